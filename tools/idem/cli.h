@@ -71,6 +71,7 @@ enum cli_kind {
     CLI_FLAG,     /* bool *into; takes no value */
     CLI_TEXT,     /* const char **into */
     CLI_DURATION, /* int64_t *into: milliseconds, at least 1, or IDEM_FOREVER */
+    CLI_PERIOD,   /* int64_t *into: as CLI_DURATION, but 0 is allowed: how long to wait */
     CLI_SIZE,     /* uint64_t *into: bytes */
     CLI_NUMBER,   /* int64_t *into: a whole number, 0 or more */
     CLI_TOKEN     /* uint64_t *into: decimal, never 0 */
