@@ -19,10 +19,11 @@
 
 #include "cli.h"
 
-#define OPTIONS_MAX 32      /* of one subcommand, shared ones included; asserted when the table is built */
+#define OPTIONS_MAX    32    /* of one subcommand, shared ones included; asserted when the table is built */
 #define FIRST_USE_KEYS 10000 /* of a store that a command creates on first use */
-#define HELP_COLUMN 24       /* where --help's descriptions begin */
-#define OPTION_BASE 256      /* what getopt_long() returns for option 0: above every character */
+#define HELP_COLUMN    24    /* where --help's descriptions begin */
+#define HELP_WIDTH     79    /* and where they are wrapped */
+#define OPTION_BASE    256   /* what getopt_long() returns for option 0: above every character */
 
 static const char *running; /* the subcommand's name; NULL before one is known */
 
@@ -39,6 +40,10 @@ void cli_warn(const char *format, ...)
     used += (size_t)n;
     if (used > sizeof(line) - 2)
         used = sizeof(line) - 2; /* a longer message is cut; the newline always fits */
+    for (size_t i = 0; i < used; i++) {
+        if ((line[i] >= 0 && line[i] < ' ' && line[i] != '\n') || line[i] == 0x7f)
+            line[i] = '?'; /* words from the command line must not drive a terminal */
+    }
     line[used++] = '\n';
     (void)cli_write_all(STDERR_FILENO, line, used); /* nowhere to report that stderr is gone */
 }
@@ -118,14 +123,13 @@ static size_t add_shared(const struct cli_syntax *syntax, struct cli_common *com
 {
     size_t n = 0;
     if ((syntax->takes & CLI_TAKES_STORE) != 0)
-        into[n++] = (struct cli_option){"store", CLI_TEXT, &common->store, "NAME|DIR",
-                                        "which store; default: default"};
+        into[n++] = (struct cli_option){"store", CLI_TEXT, &common->store, "NAME|DIR", "which store; default: default"};
     if ((syntax->takes & CLI_TAKES_KEY) != 0) {
         into[n++] = (struct cli_option){"key", CLI_TEXT, key, "KEY", "the idempotency key; required"};
         into[n++] = (struct cli_option){"scope", CLI_TEXT, scope, "SCOPE",
                                         "the key's name space (tenant, route); default: none"};
         into[n++] = (struct cli_option){"quoted", CLI_FLAG, &common->quoted, NULL,
-                                        "KEY and SCOPE are in the quoted form that idem prints\n"
+                                        "KEY and SCOPE are in the quoted form that idem prints "
                                         "(\\xNN, \\n, \\t, \\r, \\\\; - is empty)"};
     }
     if ((syntax->takes & CLI_TAKES_JSON) != 0)
@@ -144,10 +148,20 @@ static void print_option(const struct cli_option *option)
         width = 0;
     }
     printf("%*s", HELP_COLUMN - width, "");
-    for (const char *c = option->help; *c != '\0'; c++) {
-        putchar(*c);
-        if (*c == '\n')
-            printf("%*s", HELP_COLUMN, "");
+    width = HELP_COLUMN;
+    for (const char *word = option->help; *word != '\0';) {
+        size_t n = strcspn(word, " ");
+        if (width > HELP_COLUMN && width + 1 + (int)n > HELP_WIDTH) {
+            printf("\n%*s", HELP_COLUMN, "");
+            width = HELP_COLUMN;
+        } else if (width > HELP_COLUMN) {
+            putchar(' ');
+            width++;
+        }
+        printf("%.*s", (int)n, word);
+        width += (int)n;
+        word += n;
+        word += strspn(word, " ");
     }
     putchar('\n');
 }

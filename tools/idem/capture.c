@@ -6,9 +6,10 @@
  * Invariants
  *  1. While CMD runs nothing more is read from it than has been passed on, so memory is bounded and a slow reader slows
  *     CMD down as a plain pipe would. The copy is bounded by keep_max; past it no copy is kept at all.
- *  2. Our own stdout and stderr are written only after poll() said writable, and then not more than a pipe takes without
- *     blocking. They are not set non-blocking: others share them.
- *  3. A reader who goes away (EPIPE) or a full disk ends the passing on, never the keeping: CMD's outcome gets recorded.
+ *  2. Our own stdout and stderr are written only after poll() said writable, and then not more than a pipe takes
+ *     without blocking. They are not set non-blocking: others share them.
+ *  3. A reader who goes away (EPIPE) or a full disk ends the passing on, never the keeping: CMD's outcome gets
+ *     recorded.
  *  4. After CMD ended its pipes are emptied without waiting for our own reader: what CMD wrote belongs to the answer.
  *
  * If we die here: CMD goes on with broken pipes and, by its duplicate of the owner descriptor, still owns the key.
@@ -30,9 +31,9 @@
 #include "capture.h"
 #include "cli.h"
 
-#define READ_STEP 65536
-#define LINGER_MS 1000                   /* how long what CMD left running may hold its pipes after CMD ended */
-#define UNSENT_MAX ((size_t)16 << 20)    /* of one stream after CMD ended: more than its pipe can hold */
+#define READ_STEP  65536
+#define LINGER_MS  1000               /* how long what CMD left running may hold its pipes after CMD ended */
+#define UNSENT_MAX ((size_t)16 << 20) /* of one stream after CMD ended: more than its pipe can hold */
 
 static void append(struct capture_bytes *to, const char *bytes, size_t n)
 {
@@ -165,8 +166,8 @@ static void serve_stream(struct capture *capture, struct capture_stream *stream,
 
 /*
  * Reads all pending signals. True: one of them says that a child may have ended. A signal from the terminal goes to the
- * whole foreground process group, CMD included, so only those that somebody sent to us are passed on: the kernel marks its
- * own with SI_KERNEL.
+ * whole foreground process group, CMD included, so only those that somebody sent to us are passed on: the kernel marks
+ * its own with SI_KERNEL.
  */
 static bool take_signals(int signal_fd, pid_t pass_to)
 {

@@ -21,16 +21,16 @@ struct capture_signals {
 };
 
 /*
- * Blocks SIGCHLD and the signals that are passed on to CMD, ignores SIGPIPE (a reader that goes away must not end us before
- * CMD's outcome is recorded) and makes sure that children can be waited for. Fills *held. false: errno says why.
+ * Blocks SIGCHLD and the signals that are passed on to CMD, ignores SIGPIPE (a reader that goes away must not end us
+ * before CMD's outcome is recorded) and makes sure that children can be waited for. Fills *held. false: errno says why.
  */
 bool capture_hold_signals(struct capture_signals *before, sigset_t *held);
 void capture_restore_signals(const struct capture_signals *before);
 
 struct capture_command {
-    char **argv;        /* ends with NULL; searched in PATH */
-    int owner_fd;       /* CMD inherits a duplicate of it */
-    bool kill_orphan;   /* the kernel kills CMD when this process ends */
+    char **argv;      /* ends with NULL; searched in PATH */
+    int owner_fd;     /* CMD inherits a duplicate of it */
+    bool kill_orphan; /* the kernel kills CMD when this process ends */
 };
 
 struct capture_child {
@@ -40,8 +40,8 @@ struct capture_child {
 };
 
 /*
- * capture_spawn - start CMD with stdout and stderr into pipes. Returns 0, or an errno: then *exec_failed says whether it
- * was CMD that could not be executed (else something before it). In both cases nothing of CMD has run.
+ * capture_spawn - start CMD with stdout and stderr into pipes. Returns 0, or an errno: then *exec_failed says whether
+ * it was CMD that could not be executed (else something before it). In both cases nothing of CMD has run.
  */
 int capture_spawn(const struct capture_command *command, const struct capture_signals *before,
                   struct capture_child *child, bool *exec_failed);
@@ -65,16 +65,16 @@ struct capture_stream {
 struct capture {
     struct capture_stream out, err;
     int signal_fd, timer_fd;
-    size_t keep_max;      /* of both copies together */
-    bool over;            /* they had more: no copy is kept */
-    int output_errno;     /* why writing our own output failed (but for EPIPE, the reader's choice); 0: it did not */
+    size_t keep_max;  /* of both copies together */
+    bool over;        /* they had more: no copy is kept */
+    int output_errno; /* why writing our own output failed (but for EPIPE, the reader's choice); 0: it did not */
     void (*tick)(void *ctx);
     void *ctx;
 };
 
 /*
- * capture_init - everything that can fail, before CMD is started. tick is called every tick_ms while CMD runs; `held` is
- * from capture_hold_signals(). Returns 0 or an errno. capture_free() in any case.
+ * capture_init - everything that can fail, before CMD is started. tick is called every tick_ms while CMD runs; `held`
+ * is from capture_hold_signals(). Returns 0 or an errno. capture_free() in any case.
  */
 int capture_init(struct capture *capture, const sigset_t *held, size_t keep_max, int64_t tick_ms,
                  void (*tick)(void *ctx), void *ctx);

@@ -1,17 +1,17 @@
 /*
  * claim.c - claim, complete, abandon, renew, mark: one key in a script whose steps are separate processes.
  *
- * The claim is lease-only: it outlives the process that asked for it, and nothing but its lease, complete or abandon ends
- * it. The token is all that the script carries from step to step; each step finds the claim again by key and token, so a
- * step that comes late is fenced (exit status 123) and changes nothing.
+ * The claim is lease-only: it outlives the process that asked for it, and nothing but its lease, complete or abandon
+ * ends it. The token is all that the script carries from step to step; each step finds the claim again by key and
+ * token, so a step that comes late is fenced (exit status 123) and changes nothing.
  *
  * Invariants
  *  1. What claim prints is safe for eval whatever the bytes are, and sets every variable on every verdict, so that none
  *     survives from an earlier eval.
  *  2. Repeating complete with the token that completed is success.
  *
- * If we die here: before the library call nothing happened, after it all of it did; the lease bounds a claim whose script
- * never got to read its token.
+ * If we die here: before the library call nothing happened, after it all of it did; the lease bounds a claim whose
+ * script never got to read its token.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -158,25 +158,30 @@ int idem_cmd_claim(int argc, char **argv)
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
     const struct cli_syntax syntax = {
-        "claim", "--key KEY [OPTIONS]",
-        "Asks for a key. The claim outlives this process: it is yours until its lease ends, or \"idem complete\" or\n"
-        "\"idem abandon\" with its token. The store is made on first use.\n"
+        "claim",
+        "--key KEY [OPTIONS]",
+        "Asks for a key. The claim outlives this process: it is yours until its lease\n"
+        "ends, or \"idem complete\" or \"idem abandon\" with its token. The store is made on\n"
+        "first use.\n"
         "\n"
-        "Prints lines for eval, all of them on every verdict: IDEM_VERDICT, IDEM_TOKEN, IDEM_ATTEMPT, IDEM_MARK (what an\n"
-        "earlier attempt left), IDEM_LOST_TOKEN, IDEM_LOST_REASON, IDEM_STATUS, IDEM_BODY, IDEM_STDERR (answers of \"idem\n"
-        "run\"), IDEM_RETAINED, IDEM_RETRY_AFTER_MS. Bytes that no shell variable can hold come in quoted form in\n"
-        "IDEM_MARK_QUOTED, IDEM_BODY_QUOTED, IDEM_STDERR_QUOTED instead.",
+        "Prints lines for eval, all of them on every verdict: IDEM_VERDICT, IDEM_TOKEN,\n"
+        "IDEM_ATTEMPT, IDEM_MARK (what an earlier attempt left), IDEM_LOST_TOKEN,\n"
+        "IDEM_LOST_REASON, IDEM_STATUS, IDEM_BODY, IDEM_STDERR (answers of \"idem run\"),\n"
+        "IDEM_RETAINED, IDEM_RETRY_AFTER_MS. Bytes that no shell variable can hold come\n"
+        "in quoted form in IDEM_MARK_QUOTED, IDEM_BODY_QUOTED, IDEM_STDERR_QUOTED\n"
+        "instead.",
         own,
         "exit status: the verdict\n"
         "    0  claimed: it is yours, do the work\n"
-        "   10  reclaimed: it is yours, but an earlier attempt was lost and may have had its effect: look first\n"
+        "   10  reclaimed: it is yours, but an earlier attempt was lost and may have had\n"
+        "       its effect: look first\n"
         "   11  replay: it was done, the answer is printed\n"
         "  120  mismatch: the key was used with another fingerprint\n"
         "  121  in progress: another attempt runs; IDEM_RETRY_AFTER_MS\n"
         "  122  unknown: an attempt was lost and the key is held; \"idem resolve\"\n"
         "  124  the store can't be used    125  wrong command line\n"
         "\n"
-        "example, works under set -e (the assignment would end the script but for the ||)\n"
+        "example, works under set -e (without the ||, the assignment would end it)\n"
         "  set -eu\n"
         "  verdict=0\n"
         "  vars=$(idem claim --key \"order-$id\" --lease 10m) || verdict=$?\n"
@@ -184,7 +189,9 @@ int idem_cmd_claim(int argc, char **argv)
         "  case $verdict in\n"
         "  0 | 10) [ \"$verdict\" = 0 ] || look_whether_it_happened \"$IDEM_MARK\"\n"
         "          idem mark --key \"order-$id\" --token \"$IDEM_TOKEN\" \"charging\"\n"
-        "          ./charge \"$id\" | idem complete --key \"order-$id\" --token \"$IDEM_TOKEN\" ;;\n"
+        "          answer=$(./charge \"$id\")\n"
+        "          printf %s \"$answer\" |\n"
+        "            idem complete --key \"order-$id\" --token \"$IDEM_TOKEN\" ;;\n"
         "  11)     printf '%s\\n' \"$IDEM_BODY\" ;;\n"
         "  *)      exit \"$verdict\" ;;\n"
         "  esac",
@@ -225,15 +232,13 @@ int idem_cmd_claim(int argc, char **argv)
 
 /* ------------------------------------------------------------------ the steps after it */
 
-static const char steps_exit[] =
-    "exit status\n"
-    "    0  done\n"
-    "    1  there is no record of this key\n"
-    "  123  fenced: the attempt with this token does not run (any more); nothing was changed\n"
-    "  124  the store can't be used    125  wrong command line";
+static const char token_help[] = "the claim's token, as \"idem claim\" printed it; required";
 
-#define TOKEN_OPTION(into) {"token", CLI_TOKEN, into, "T", "the claim's token, as printed by \"idem claim\"; required"}
-#define END_OF_OPTIONS {NULL, CLI_FLAG, NULL, NULL, NULL}
+static const char steps_exit[] = "exit status\n"
+                                 "    0  done\n"
+                                 "    1  there is no record of this key\n"
+                                 "  123  fenced: the attempt with this token does not run; nothing was changed\n"
+                                 "  124  the store can't be used    125  wrong command line";
 
 /* Opens the store and finds the claim. On CLI_EXIT_OK *store is open. */
 static int find_claim(const struct cli_common *common, uint64_t token, idem_store **store, idem_claim *claim)
@@ -273,17 +278,21 @@ int idem_cmd_complete(int argc, char **argv)
     bool transient = false;
     idem_response response = IDEM_RESPONSE_INIT;
     const struct cli_option own[] = {
-        TOKEN_OPTION(&token),
+        {"token", CLI_TOKEN, &token, "T", token_help},
         {"status", CLI_NUMBER, &status_number, "N", "stored with the answer; default 0"},
         {"ttl", CLI_DURATION, &response.ttl_ms, "D", "how long the answer is replayed; default: as claimed"},
         {"transient", CLI_FLAG, &transient, NULL, "for those who wait now only; the key may be claimed again at once"},
-        END_OF_OPTIONS,
+        {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
     const struct cli_syntax syntax = {
-        "complete", "--key KEY --token T [OPTIONS] < BODY",
-        "Stores the answer, read from stdin, and wakes everyone who waits for it. Repeating it with the same token is\n"
-        "allowed and changes nothing. A body too large to keep is recorded by its status alone, and a line says so.",
-        own, steps_exit, CLI_TAKES_STORE | CLI_TAKES_KEY,
+        "complete",
+        "--key KEY --token T [OPTIONS] < BODY",
+        "Stores the answer, read from stdin, and wakes everyone who waits for it.\n"
+        "Repeating it with the same token is allowed and changes nothing. A body too\n"
+        "large to keep is recorded by its status alone, and a line says so.",
+        own,
+        steps_exit,
+        CLI_TAKES_STORE | CLI_TAKES_KEY,
     };
     struct cli_common common;
     (void)cli_parse(&syntax, &common, argc, argv);
@@ -327,8 +336,9 @@ int idem_cmd_complete(int argc, char **argv)
     }
     free(body);
     if (result == IDEM_TOMBSTONE)
-        cli_warn("recorded, but the answer (%s%zu bytes) was too large to be retained: later callers get the status alone",
-                 over ? "over " : "", body_bytes);
+        cli_warn(
+            "recorded, but the answer (%s%zu bytes) was too large to be retained: later callers get the status alone",
+            over ? "over " : "", body_bytes);
     return finish_step("cannot complete", &common, store, result);
 }
 
@@ -337,15 +347,18 @@ int idem_cmd_abandon(int argc, char **argv)
     uint64_t token = 0;
     bool unknown = false;
     const struct cli_option own[] = {
-        TOKEN_OPTION(&token),
+        {"token", CLI_TOKEN, &token, "T", token_help},
         {"outcome-unknown", CLI_FLAG, &unknown, NULL, "the effect may have happened: the next claim is told (or held)"},
-        END_OF_OPTIONS,
+        {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
     const struct cli_syntax syntax = {
-        "abandon", "--key KEY --token T [--outcome-unknown]",
-        "Gives a claimed key back. Without an option it says that nothing happened: the next claim starts clean, with this\n"
-        "attempt counted and its mark passed on.",
-        own, steps_exit, CLI_TAKES_STORE | CLI_TAKES_KEY,
+        "abandon",
+        "--key KEY --token T [--outcome-unknown]",
+        "Gives a claimed key back. Without an option it says that nothing happened: the\n"
+        "next claim starts clean, with this attempt counted and its mark passed on.",
+        own,
+        steps_exit,
+        CLI_TAKES_STORE | CLI_TAKES_KEY,
     };
     struct cli_common common;
     (void)cli_parse(&syntax, &common, argc, argv);
@@ -365,15 +378,18 @@ int idem_cmd_renew(int argc, char **argv)
     uint64_t token = 0;
     int64_t lease_ms = 0;
     const struct cli_option own[] = {
-        TOKEN_OPTION(&token),
+        {"token", CLI_TOKEN, &token, "T", token_help},
         {"lease", CLI_DURATION, &lease_ms, "D", "from now on; default: as claimed; up to 7d"},
-        END_OF_OPTIONS,
+        {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
     const struct cli_syntax syntax = {
-        "renew", "--key KEY --token T [--lease D]",
-        "Makes the claim's lease start anew. Call it at a third of the lease. Status 123 means: stop working, somebody else\n"
-        "may have begun.",
-        own, steps_exit, CLI_TAKES_STORE | CLI_TAKES_KEY,
+        "renew",
+        "--key KEY --token T [--lease D]",
+        "Makes the claim's lease start anew. Call it at a third of the lease. Status 123\n"
+        "means: stop working, somebody else may have begun.",
+        own,
+        steps_exit,
+        CLI_TAKES_STORE | CLI_TAKES_KEY,
     };
     struct cli_common common;
     (void)cli_parse(&syntax, &common, argc, argv);
@@ -392,13 +408,17 @@ int idem_cmd_renew(int argc, char **argv)
 int idem_cmd_mark(int argc, char **argv)
 {
     uint64_t token = 0;
-    const struct cli_option own[] = {TOKEN_OPTION(&token), END_OF_OPTIONS};
+    const struct cli_option own[] = {{"token", CLI_TOKEN, &token, "T", token_help}, {NULL, CLI_FLAG, NULL, NULL, NULL}};
     const struct cli_syntax syntax = {
-        "mark", "--key KEY --token T [TEXT]",
-        "Leaves a note of up to 256 bytes, TEXT or else stdin, in place of the one before. Whoever takes the key over gets\n"
-        "it: write down what you are about to do before each side effect, and what came of it after. Works inside a CMD of\n"
-        "\"idem run\" too, with --token \"$IDEM_TOKEN\".",
-        own, steps_exit, CLI_TAKES_STORE | CLI_TAKES_KEY | CLI_TAKES_OPERANDS,
+        "mark",
+        "--key KEY --token T [TEXT]",
+        "Leaves a note of up to 256 bytes, TEXT or else stdin, in place of the one\n"
+        "before. Whoever takes the key over gets it: write down what you are about to do\n"
+        "before each side effect, and what came of it after. Works inside a CMD of \"idem\n"
+        "run\" too, with --token \"$IDEM_TOKEN\".",
+        own,
+        steps_exit,
+        CLI_TAKES_STORE | CLI_TAKES_KEY | CLI_TAKES_OPERANDS,
     };
     struct cli_common common;
     int first = cli_parse(&syntax, &common, argc, argv);

@@ -1,6 +1,6 @@
 /*
- * cli.h - what the files of the `idem` command share: the table of subcommands, option parsing, units, quoting, JSON and
- * error texts. Owns no state of its own but what args.c keeps about the running subcommand for its messages.
+ * cli.h - what the files of the `idem` command share: the table of subcommands, option parsing, units, quoting, JSON
+ * and error texts. Owns no state of its own but what args.c keeps about the running subcommand for its messages.
  *
  * Rules that every subcommand follows
  *  1. One subcommand runs in one process, so usage errors and --help end the process inside cli_parse().
@@ -79,19 +79,19 @@ enum cli_kind {
 
 /* One long option. A subcommand's table ends with a NULL name. What was not given keeps the value it had in *into. */
 struct cli_option {
-    const char *name;  /* without dashes */
+    const char *name; /* without dashes */
     enum cli_kind kind;
     void *into;
     const char *value; /* what --help calls the value; NULL for a flag */
-    const char *help;  /* may hold newlines; --help indents them */
+    const char *help;  /* one paragraph; --help wraps it */
 };
 
 enum cli_takes {
-    CLI_TAKES_STORE = 1u << 0,      /* --store */
-    CLI_TAKES_KEY = 1u << 1,        /* --key (required), --scope, --quoted */
-    CLI_TAKES_JSON = 1u << 2,       /* --json */
-    CLI_TAKES_OPERANDS = 1u << 3,   /* words that are no options; without this they are a usage error */
-    CLI_STOPS_AT_OPERAND = 1u << 4  /* with OPERANDS: the first operand ends the options (run: CMD's own options) */
+    CLI_TAKES_STORE = 1u << 0,     /* --store */
+    CLI_TAKES_KEY = 1u << 1,       /* --key (required), --scope, --quoted */
+    CLI_TAKES_JSON = 1u << 2,      /* --json */
+    CLI_TAKES_OPERANDS = 1u << 3,  /* words that are no options; without this they are a usage error */
+    CLI_STOPS_AT_OPERAND = 1u << 4 /* with OPERANDS: the first operand ends the options (run: CMD's own options) */
 };
 
 /* How a subcommand is called; --help prints all of it, in this order: usage, intro, options, outro. */
@@ -109,7 +109,7 @@ struct cli_common {
     const char *store; /* NAME or DIR; "default" */
     idem_key key;      /* decoded if --quoted was given */
     bool json;
-    bool quoted;       /* --quoted was given: decode a subcommand's own prefix options with cli_unquote() too */
+    bool quoted; /* --quoted was given: decode a subcommand's own prefix options with cli_unquote() too */
 };
 
 /*
@@ -124,16 +124,17 @@ __attribute__((format(printf, 1, 2))) int cli_usage_error(const char *format, ..
 /* "idem: ..." and a newline on stderr, in one write. */
 __attribute__((format(printf, 1, 2))) void cli_warn(const char *format, ...);
 
-/* "idem: WHAT: sentence (detail)" on stderr for a library error; call it before any other library call. Returns the exit
-   status that fits: NO_KEY -> NO, LOST -> LOST, TIMEOUT -> IN_PROGRESS, INVALID -> USAGE, all others -> TROUBLE. */
+/* "idem: WHAT: sentence (detail)" on stderr for a library error; call it before any other library call. Returns the
+   exit status that fits: NO_KEY -> NO, LOST -> LOST, TIMEOUT -> IN_PROGRESS, INVALID -> USAGE, others -> TROUBLE. */
 int cli_fail(const char *what, int error);
 
 /* As cli_fail(), with the key named in the message. */
 int cli_fail_key(const char *what, const struct cli_common *common, int error);
 
 /*
- * cli_open - open common->store. create: make it on first use, for 10 thousand keys; else a missing store is an error that
- * names the remedy. Returns CLI_EXIT_OK, or an exit status after a message; *store is NULL then. Close with idem_close().
+ * cli_open - open common->store. create: make it on first use, for 10 thousand keys; else a missing store is an error
+ * that names the remedy. Returns CLI_EXIT_OK, or an exit status after a message; *store is NULL then. Close with
+ * idem_close().
  */
 int cli_open(const struct cli_common *common, bool create, idem_store **store);
 
@@ -155,17 +156,18 @@ bool cli_parse_number(const char *text, int64_t *number);
 bool cli_parse_token(const char *text, uint64_t *token);
 
 #define CLI_TEXT_BYTES 48
-/* "forever", "36h", "1.5s", "-20ms": two units at most, read back by cli_parse_duration() if not negative. Returns out. */
+/* "forever", "36h", "1.5s", "-20ms": two units at most, read back by cli_parse_duration() if not negative. Returns
+   out. */
 char *cli_duration_text(int64_t ms, char out[CLI_TEXT_BYTES]);
 /* "512 B", "1.5 MiB". Returns out. */
 char *cli_size_text(uint64_t bytes, char out[CLI_TEXT_BYTES]);
 /* "2026-11-22T06:30:00.123Z" from milliseconds since 1970. Returns out. */
 char *cli_wall_text(int64_t wall_ms, char out[CLI_TEXT_BYTES]);
 
-const char *cli_verdict_word(int verdict);          /* "claimed", "in-progress"; the same words everywhere */
-const char *cli_state_word(int state);              /* "in-progress", "completed", "abandoned", "lost" */
-const char *cli_lost_reason_word(uint32_t reason);  /* "none", "dead", "lease", "declared", "released": for machines */
-const char *cli_lost_reason_text(uint32_t reason);  /* "its process ended": for people, ends a sentence */
+const char *cli_verdict_word(int verdict);         /* "claimed", "in-progress"; the same words everywhere */
+const char *cli_state_word(int state);             /* "in-progress", "completed", "abandoned", "lost" */
+const char *cli_lost_reason_word(uint32_t reason); /* "none", "dead", "lease", "declared", "released": for machines */
+const char *cli_lost_reason_text(uint32_t reason); /* "its process ended": for people, ends a sentence */
 
 /* ------------------------------------------------------------------ bytes as text (quote.c) */
 
@@ -197,7 +199,7 @@ void cli_json_count(struct json_object *object, const char *name, uint64_t count
 void cli_json_bool(struct json_object *object, const char *name, bool value);
 void cli_json_token(struct json_object *object, const char *name, uint64_t token); /* a string; 0 gives null */
 void cli_json_fingerprint(struct json_object *object, const char *name, uint64_t fingerprint); /* 16 hex digits */
-void cli_json_ms(struct json_object *object, const char *name, int64_t ms);        /* IDEM_FOREVER gives null */
+void cli_json_ms(struct json_object *object, const char *name, int64_t ms); /* IDEM_FOREVER gives null */
 /* "scope" and "key". */
 void cli_json_key(struct json_object *object, const idem_key *key);
 /* Prints the object on one line and frees it. */

@@ -1,8 +1,8 @@
 /*
  * create.c - `idem create` and `idem destroy`.
  *
- * If we die here: a store half created is never visible under its name, and one half destroyed is marked dead first; both
- * are the library's promises.
+ * If we die here: a store half created is never visible under its name, and one half destroyed is marked dead first;
+ * both are the library's promises.
  */
 #include <errno.h>
 #include <grp.h>
@@ -74,8 +74,8 @@ static int report_created(const struct cli_common *common, idem_store *store)
 
 int idem_cmd_create(int argc, char **argv)
 {
-    static const char *const huge_words[] = {"auto", "require", "off", NULL};   /* as enum idem_huge */
-    static const char *const full_words[] = {"refuse", "evict", NULL};          /* as enum idem_when_full */
+    static const char *const huge_words[] = {"auto", "require", "off", NULL}; /* as enum idem_huge */
+    static const char *const full_words[] = {"refuse", "evict", NULL};        /* as enum idem_when_full */
     idem_options options = IDEM_OPTIONS_INIT;
     const char *group = NULL, *huge = "auto", *when_full = "refuse";
     int64_t keys = 0;
@@ -85,19 +85,23 @@ int idem_cmd_create(int argc, char **argv)
         {"response", CLI_SIZE, &response, "BYTES", "mean size of an answer; default 512, up to 1M"},
         {"size", CLI_SIZE, &options.total_bytes, "BYTES", "space of the whole store, at least 1M; overrides --keys"},
         {"ttl", CLI_DURATION, &options.ttl_ms, "24h", "how long answers are replayed, unless a call says otherwise"},
-        {"lease", CLI_DURATION, &options.lease_ms, "30s", "how long a claim is safe from takeover while its owner lives"},
+        {"lease", CLI_DURATION, &options.lease_ms, "30s",
+         "how long a claim is safe from takeover while its owner lives"},
         {"when-full", CLI_TEXT, &when_full, "refuse|evict", "refuse new keys (default), or drop the oldest answers"},
         {"huge", CLI_TEXT, &huge, "auto|require|off", "huge pages"},
         {"group", CLI_TEXT, &group, "G", "share with this group: directory 2770, files 0660; else 0700"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
     const struct cli_syntax syntax = {
-        "create", "[OPTIONS]",
-        "Makes a store and allocates all of its space at once, so that a full tmpfs shows now and not later.\n"
-        "There is no need to call it: run, claim and dedup make a store for 10000 keys on first use.",
+        "create",
+        "[OPTIONS]",
+        "Makes a store and allocates all of its space at once, so that a full tmpfs\n"
+        "shows now and not later. There is no need to call it: run, claim and dedup make\n"
+        "a store for 10000 keys on first use.",
         own,
         "exit status\n"
-        "  0 created   124 there is one already, no space, no permission   125 wrong command line\n"
+        "  0  created      124  there is one already, no space, no permission\n"
+        "                  125  wrong command line\n"
         "\n"
         "examples\n"
         "  idem create --store payments --keys 200000 --response 2K --ttl 7d\n"
@@ -138,12 +142,15 @@ int idem_cmd_destroy(int argc, char **argv)
 {
     const struct cli_option own[] = {{NULL, CLI_FLAG, NULL, NULL, NULL}};
     const struct cli_syntax syntax = {
-        "destroy", "[--store NAME|DIR]",
-        "Removes a store: marks it dead for every process that has it open, then removes its files. All keys are\n"
-        "forgotten, so every effect may run again. Claims under way are fenced.",
+        "destroy",
+        "[--store NAME|DIR]",
+        "Removes a store: marks it dead for every process that has it open, then removes\n"
+        "its files. All keys are forgotten, so every effect may run again. Claims under\n"
+        "way are fenced.",
         own,
         "exit status\n"
-        "  0 destroyed   124 there is no such store, no permission   125 wrong command line",
+        "  0  destroyed    124  there is no such store, no permission\n"
+        "                  125  wrong command line",
         CLI_TAKES_STORE,
     };
     struct cli_common common;

@@ -12,8 +12,8 @@
 
 #define READ_STEP 65536
 
-/* After a read or write on fd said no: true if it is worth trying again. A descriptor may be non-blocking because whoever
-   shares it made it so. */
+/* After a read or write on fd said no: true if it is worth trying again. A descriptor may be non-blocking because
+   whoever shares it made it so. */
 static bool wait_ready(int fd, short events)
 {
     if (errno == EINTR)

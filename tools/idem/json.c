@@ -2,8 +2,8 @@
  * json.c - the few shapes of JSON that the subcommands print, on json-c.
  *
  * Invariants
- *  1. Output is valid JSON for any key or body: bytes that are no UTF-8 go out in quoted form under NAME_quoted, because
- *     json-c passes strings through unchecked.
+ *  1. Output is valid JSON for any key or body: bytes that are no UTF-8 go out in quoted form under NAME_quoted,
+ *     because json-c passes strings through unchecked.
  *  2. Tokens are strings, "forever" is null.
  *
  * If we die here: pure functions, nothing is left behind.
@@ -135,8 +135,8 @@ void cli_json_key(struct json_object *object, const idem_key *key)
 void cli_json_print(struct json_object *object)
 {
     size_t n = 0;
-    const char *text = json_object_to_json_string_length(
-        object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n);
+    const char *text =
+        json_object_to_json_string_length(object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n);
     if (text == NULL) {
         cli_warn("out of memory (JSON)");
         exit(CLI_EXIT_TROUBLE);

@@ -2,8 +2,8 @@
  * main.c - the table of subcommands and the way from argv to one of them.
  *
  * Before anything else descriptors 0 to 2 are made sure to be open: a store file that landed on descriptor 1 would be
- * written over by the first printf. A closed one is opened the wrong way round (stdin for writing), so that using it still
- * fails, as it would have.
+ * written over by the first printf. A closed one is opened the wrong way round (stdin for writing), so that using it
+ * still fails, as it would have.
  *
  * If we die here: nothing has been opened yet.
  */
@@ -15,13 +15,13 @@
 #include "cli.h"
 
 const struct cli_command cli_commands[] = {
-    {"run", idem_cmd_run, "run a command at most once for a key; later callers get its output replayed"},
+    {"run", idem_cmd_run, "run a command once for a key; later callers get its output"},
     {"claim", idem_cmd_claim, "ask for a key in a script: is it mine, or what was the answer?"},
     {"complete", idem_cmd_complete, "store the answer (from stdin) of a claimed key"},
     {"abandon", idem_cmd_abandon, "give a claimed key back: nothing happened, or outcome unknown"},
     {"renew", idem_cmd_renew, "make a claim's lease start anew"},
     {"mark", idem_cmd_mark, "leave a note for whoever takes over"},
-    {"dedup", idem_cmd_dedup, "a filter: each line's key once, over all processes that share the store"},
+    {"dedup", idem_cmd_dedup, "a filter: each line's key once, over all processes"},
     {"ls", idem_cmd_ls, "list keys and their states"},
     {"get", idem_cmd_get, "print a key's stored answer"},
     {"why", idem_cmd_why, "tell a key's story: who, when, how often, what next"},

@@ -1,19 +1,19 @@
 /*
  * run.c - `idem run`: a command at most once for a key, its output for everybody who asks.
  *
- * Owns the life of one attempt: claim, run, renew, record. The answer is stored as one body, stdout then stderr (frame.c),
- * so the order in which the two came is not kept.
+ * Owns the life of one attempt: claim, run, renew, record. The answer is stored as one body, stdout then stderr
+ * (frame.c), so the order in which the two came is not kept.
  *
  * Invariants
  *  1. CMD is started only with a claim in hand, and its outcome is recorded before our own reader is waited for.
- *  2. Exit status 0, and with --keep-failures any exit status, is stored. Other exit statuses are transient answers. Death
- *     by a signal is no answer: the attempt is declared lost, as nobody knows how far CMD came.
- *  3. A fence protects the record, not the effect: when the claim is lost while CMD runs, CMD goes on, its exit status is
- *     ours, nothing is recorded, and both stderr and the status descriptor say so.
+ *  2. Exit status 0, and with --keep-failures any exit status, is stored. Other exit statuses are transient answers.
+ *     Death by a signal is no answer: the attempt is declared lost, as nobody knows how far CMD came.
+ *  3. A fence protects the record, not the effect: when the claim is lost while CMD runs, CMD goes on, its exit status
+ *     is ours, nothing is recorded, and both stderr and the status descriptor say so.
  *
- * If we die here: before CMD starts, the next caller is told of a lost attempt that did nothing. While CMD runs, CMD still
- * owns the key by the descriptor that it inherited, until it ends or the lease does, and the next caller is told. After
- * CMD ended and before the answer is stored: told, too. After that: the answer is there.
+ * If we die here: before CMD starts, the next caller is told of a lost attempt that did nothing. While CMD runs, CMD
+ * still owns the key by the descriptor that it inherited, until it ends or the lease does, and the next caller is told.
+ * After CMD ended and before the answer is stored: told, too. After that: the answer is there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,9 +27,9 @@
 #include "capture.h"
 #include "cli.h"
 
-#define WAIT_DEFAULT_MS 30000
+#define WAIT_DEFAULT_MS     30000
 #define EXIT_NOT_EXECUTABLE 126 /* as a shell, env(1) and timeout(1) say it */
-#define EXIT_NOT_FOUND 127
+#define EXIT_NOT_FOUND      127
 
 struct run {
     struct cli_common common;
@@ -53,8 +53,9 @@ static int report(const struct run *run, const char *source, const char *outcome
                   uint32_t attempt, bool output_ok)
 {
     char line[256];
-    int n = snprintf(line, sizeof(line), "source=%s outcome=%s exit=%d token=%" PRIu64 " attempt=%" PRIu32 " output=%s\n",
-                     source, outcome, status, token, attempt, output_ok ? "ok" : "failed");
+    int n =
+        snprintf(line, sizeof(line), "source=%s outcome=%s exit=%d token=%" PRIu64 " attempt=%" PRIu32 " output=%s\n",
+                 source, outcome, status, token, attempt, output_ok ? "ok" : "failed");
     if (run->status_fd >= 0 && !cli_write_all(run->status_fd, line, (size_t)n))
         cli_warn("cannot write to --status-fd: %s", strerror(errno));
     return status;
@@ -67,10 +68,10 @@ static int report_own(const struct run *run, const char *outcome, int status)
 
 static void warn_lost(const struct run *run, const idem_reply *reply)
 {
-    cli_warn("key %s: the attempt with token %" PRIu64 " was lost: %s. Its effect may have happened; this is attempt %" PRIu32
-             ", token %" PRIu64,
-             run->key_text, reply->lost_token, cli_lost_reason_text(reply->lost_reason), run->claim.attempt,
-             run->claim.token);
+    cli_warn("key %s: attempt %" PRIu32 ", token %" PRIu64 "; an earlier one, token %" PRIu64
+             ", was lost (%s) and may have had its effect",
+             run->key_text, run->claim.attempt, run->claim.token, reply->lost_token,
+             cli_lost_reason_text(reply->lost_reason));
     if (reply->mark_bytes > 0) {
         char *mark = cli_quote(reply->mark, reply->mark_bytes);
         cli_warn("key %s: it left the mark %s", run->key_text, mark);
@@ -80,7 +81,7 @@ static void warn_lost(const struct run *run, const idem_reply *reply)
 
 static int say_held(const struct run *run, const idem_reply *reply)
 {
-    cli_warn("key %s is held: the attempt with token %" PRIu64 " was lost (%s) and nobody knows whether its effect happened.\n"
+    cli_warn("key %s is held: the attempt with token %" PRIu64 " was lost (%s) and may have had its effect.\n"
              "Find out, then: idem resolve --store %s --key ... --token %" PRIu64 " --completed | --rerun",
              run->key_text, reply->lost_token, cli_lost_reason_text(reply->lost_reason), run->common.store,
              reply->lost_token);
@@ -116,8 +117,8 @@ static int replay(const struct run *run, const idem_reply *reply)
         outcome = "transient";
     if ((reply->flags & IDEM_REPLY_NOT_RETAINED) != 0) {
         outcome = "tombstone";
-        cli_warn("key %s: it was done before (token %" PRIu64 "), but its output was too large to be retained; only the exit "
-                 "status is replayed",
+        cli_warn("key %s: done before (token %" PRIu64 "), but its output was not retained (too large, or no room); "
+                 "only the exit status is replayed",
                  run->key_text, reply->token);
     } else {
         /* What `idem complete` or `idem resolve` stored has no frame: all of it is stdout. */
@@ -150,9 +151,10 @@ static void renew(void *ctx)
     int result = idem_renew(run->store, &run->claim, 0);
     if (result == IDEM_E_LOST || result == IDEM_E_STALE) {
         run->fenced = true;
-        cli_warn("key %s: this attempt (token %" PRIu64 ") no longer owns the key (%s). %s goes on, but its outcome will not "
-                 "be recorded and another attempt may run beside it",
-                 run->key_text, run->claim.token, idem_strerror(result), run->argv[0]);
+        cli_warn("key %s: fenced, the attempt with token %" PRIu64
+                 " no longer owns the key. %s goes on, but its outcome "
+                 "will not be recorded, and another attempt may run beside it (%s)",
+                 run->key_text, run->claim.token, run->argv[0], idem_error_detail());
     } else if (result < 0 && !run->renew_failed) {
         run->renew_failed = true;
         cli_warn("key %s: cannot renew the lease (%s); trying again", run->key_text, idem_error_detail());
@@ -190,7 +192,7 @@ static void set_environment(const struct run *run, int verdict, const idem_reply
 
 /*
  * Stores the outcome of a CMD that exited. When its output was too large, the body is made larger than any region: the
- * library then records the outcome alone. Returns the library's result; *body_bytes_lost tells of that.
+ * library then records the outcome alone. Returns the library's result.
  */
 static int store_answer(const struct run *run, struct capture *capture, int status, size_t too_large_bytes)
 {
@@ -243,7 +245,8 @@ static const char *record(struct run *run, struct capture *capture, int wait_sta
     bool transient = status != 0 && !run->keep_failures;
     int result = store_answer(run, capture, status, too_large_bytes);
     if (result == IDEM_TOMBSTONE) {
-        cli_warn("key %s: the output was too large to be retained; later callers get only the exit status", run->key_text);
+        cli_warn("key %s: the output was not retained (%s); later callers get only the exit status", run->key_text,
+                 capture->over ? "too large" : "no room");
         return transient ? "transient" : "tombstone";
     }
     if (result >= 0)
@@ -252,9 +255,9 @@ static const char *record(struct run *run, struct capture *capture, int wait_sta
         return give_back(run, IDEM_NOTHING_HAPPENED, "transient"); /* waiters run it again themselves */
     if (result == IDEM_E_LOST || result == IDEM_E_STALE) {
         run->fenced = true;
-        cli_warn("key %s: %s ended with status %d, but this attempt (token %" PRIu64 ") no longer owned the key: nothing was "
-                 "recorded (%s)",
-                 run->key_text, run->argv[0], status, run->claim.token, idem_error_detail());
+        cli_warn("key %s: fenced, the attempt with token %" PRIu64 " no longer owned the key when %s ended with status "
+                 "%d: nothing was recorded (%s)",
+                 run->key_text, run->claim.token, run->argv[0], status, idem_error_detail());
         return "fenced";
     }
     (void)cli_fail_key("cannot record the answer", &run->common, result);
@@ -392,7 +395,7 @@ static int claim_and_run(struct run *run)
         status = say_held(run, &reply);
         break;
     case IDEM_MISMATCH:
-        cli_warn("key %s was used for another command or request (its fingerprint differs); %s was not run", run->key_text,
+        cli_warn("key %s was used for something else (its fingerprint differs); %s was not run", run->key_text,
                  run->argv[0]);
         status = report(run, "idem", "mismatch", CLI_EXIT_MISMATCH, reply.token, reply.attempt, true);
         break;
@@ -427,51 +430,61 @@ int idem_cmd_run(int argc, char **argv)
     const struct cli_option own[] = {
         {"ttl", CLI_DURATION, &run.ttl_ms, "D", "how long the answer is replayed (36h, 7d, forever)"},
         {"lease", CLI_DURATION, &run.lease_ms, "D", "how long the key is safe if idem stops; renewed while CMD runs"},
-        {"wait", CLI_PERIOD, &run.wait_ms, "30s", "how long to wait while another attempt runs (this is the default)"},
+        {"wait", CLI_PERIOD, &run.wait_ms, "D", "how long to wait while another attempt runs; default: 30s"},
         {"no-wait", CLI_FLAG, &run.no_wait, NULL, "don't wait"},
         {"fingerprint", CLI_TEXT, &run.fingerprint, "auto|TEXT",
-         "what the key stands for; the same key with another one is\n"
-         "refused. auto: CMD's arguments and the working directory\n"
-         "(stdin goes to CMD and is not part of it)"},
+         "what the key stands for; the same key with another one is refused. auto: CMD's arguments and the working "
+         "directory (stdin goes to CMD and is not part of it)"},
         {"hold", CLI_FLAG, &run.hold, NULL, "if an attempt is lost, nobody runs CMD again before \"idem resolve\""},
         {"keep-failures", CLI_FLAG, &run.keep_failures, NULL, "store non-zero exit statuses too"},
-        {"kill-orphan", CLI_FLAG, &run.kill_orphan, NULL, "if idem is killed, CMD is killed with it (SIGKILL; not what CMD\nstarted)"},
+        {"kill-orphan", CLI_FLAG, &run.kill_orphan, NULL,
+         "if idem is killed, CMD is killed with it (SIGKILL; not what CMD started)"},
         {"status-fd", CLI_NUMBER, &status_fd, "N",
-         "write one line to descriptor N at the end:\n"
-         "source=ran|replayed|idem outcome=WORD exit=N token=T\n"
-         "attempt=N output=ok|failed"},
+         "write one line to descriptor N at the end: source=ran|replayed|idem outcome=WORD exit=N token=T attempt=N "
+         "output=ok|failed"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
     const struct cli_syntax syntax = {
-        "run", "--key KEY [OPTIONS] [--] CMD [ARG...]",
-        "Runs CMD at most once for the key, over all processes that share the store. Who calls while it runs waits and gets\n"
-        "the same stdout, stderr and exit status; who calls later gets them replayed. The store is made on first use.\n"
+        "run",
+        "--key KEY [OPTIONS] [--] CMD [ARG...]",
+        "Runs CMD at most once for the key, over all processes that share the store. Who\n"
+        "calls while it runs waits and gets the same stdout, stderr and exit status; who\n"
+        "calls later gets them replayed. The store is made on first use.\n"
         "\n"
-        "CMD that exits with 0 is done. Another exit status is given to those who are waiting, and the next caller runs CMD\n"
-        "again (--keep-failures stores it instead). If CMD is killed by a signal, or idem is, nobody knows how far it came:\n"
-        "the next caller runs CMD again and is told on stderr and in CMD's environment, or stops with --hold.\n"
-        "IDEM_ATTEMPT counts the attempts, IDEM_VERDICT is \"claimed\" or \"reclaimed\" (an attempt was lost: look before\n"
-        "you act), IDEM_MARK is the mark that an earlier attempt left (\"idem mark\"), or empty, and IDEM_TOKEN grows with\n"
-        "every attempt.\n"
+        "CMD that exits with 0 is done. Another exit status is given to those who are\n"
+        "waiting, and the next caller runs CMD again (--keep-failures stores it\n"
+        "instead). If CMD is killed by a signal, or idem is, nobody knows how far it\n"
+        "came: the next caller runs CMD again and is told on stderr and in CMD's\n"
+        "environment, or stops with --hold. IDEM_ATTEMPT counts the attempts,\n"
+        "IDEM_VERDICT is \"claimed\" or \"reclaimed\" (an attempt was lost: look before you\n"
+        "act), IDEM_MARK is the mark that an earlier attempt left (\"idem mark\"), or\n"
+        "empty, and IDEM_TOKEN grows with every attempt.\n"
         "\n"
-        "While CMD or what it started still runs, the key counts as owned even if idem is gone, until the lease ends, which\n"
-        "nobody renews then. A CMD that closes descriptors it does not know, or is set-user-ID with --kill-orphan, escapes\n"
-        "this. SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to CMD. If the key is taken from us while\n"
-        "CMD runs, CMD goes on and its exit status is ours, but nothing is recorded (outcome=fenced).\n"
+        "While CMD or what it started still runs, the key counts as owned even if idem\n"
+        "is gone, until the lease ends, which nobody renews then. A CMD that closes\n"
+        "descriptors it does not know, or is set-user-ID with --kill-orphan, escapes\n"
+        "this. SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to\n"
+        "CMD. If the key is taken from us while CMD runs, CMD goes on and its exit\n"
+        "status is ours, but nothing is recorded (outcome=fenced).\n"
         "\n"
-        "CMD writes to pipes. The order in which stdout and stderr came is not kept. What CMD left running in the background\n"
-        "may write for one more second; later output is not part of the answer. Output past the store's limit (see \"idem\n"
-        "create\") reaches the first caller only; later ones get the exit status and a line on stderr.",
+        "CMD writes to pipes. The order in which stdout and stderr came is not kept.\n"
+        "What CMD left running in the background may write for one more second; later\n"
+        "output is not part of the answer. Output past the store's limit (see \"idem\n"
+        "create\") reaches the first caller only; later ones get the exit status and a\n"
+        "line on stderr.",
         own,
-        "exit status: CMD's, 128+N if signal N killed it, 126 or 127 if it can't be executed; idem's own are\n"
+        "exit status: CMD's, 128+N if signal N killed it, 126 or 127 if it can't be\n"
+        "executed; idem's own are\n"
         "  120  the key was used with another fingerprint\n"
         "  121  another attempt runs, and the time to wait is over\n"
         "  122  held: an attempt was lost, settle it with \"idem resolve\"\n"
         "  123  is not used here (other subcommands: fenced)\n"
-        "  124  the store can't be used (full, no permission, damaged), or the output can't be written\n"
+        "  124  the store can't be used (full, no permission, damaged), or the output\n"
+        "       can't be written\n"
         "  125  wrong command line\n"
-        "--status-fd tells them from CMD's for certain. Its outcome is one of completed, tombstone (output not retained),\n"
-        "transient, killed, fenced, unrecorded, not-started, mismatch, in-progress, held, error.\n"
+        "--status-fd tells them from CMD's for certain. Its outcome is one of completed,\n"
+        "tombstone (output not retained), transient, killed, fenced, unrecorded,\n"
+        "not-started, mismatch, in-progress, held, error.\n"
         "\n"
         "examples\n"
         "  idem run --key \"invoice-$id\" --ttl 7d -- ./send-invoice \"$id\"\n"

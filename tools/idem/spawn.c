@@ -10,9 +10,9 @@
  *  3. CMD sees the signal state that we were started with.
  *  4. "Could not be executed" is told apart from "ran and failed": the child reports errno over a close-on-exec pipe.
  *
- * If we die here: between fork and exec the child goes on to exec CMD and, by the duplicate, owns the key until CMD ends;
- * with kill_orphan the kernel kills it, and if we died before that was asked for, the child sees a foreign parent and
- * kills itself.
+ * If we die here: between fork and exec the child goes on to exec CMD and, by the duplicate, owns the key until CMD
+ * ends; with kill_orphan the kernel kills it, and if we died before that was asked for, the child sees a foreign parent
+ * and kills itself.
  */
 #include <errno.h>
 #include <fcntl.h>

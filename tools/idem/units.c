@@ -25,8 +25,13 @@ static const struct unit duration_units[] = {
 };
 
 static const struct unit size_units[] = {
-    {"", 1}, {"b", 1}, {"k", UINT64_C(1) << 10}, {"m", UINT64_C(1) << 20}, {"g", UINT64_C(1) << 30},
-    {"t", UINT64_C(1) << 40}, {NULL, 0},
+    {"", 1},
+    {"b", 1},
+    {"k", UINT64_C(1) << 10},
+    {"m", UINT64_C(1) << 20},
+    {"g", UINT64_C(1) << 30},
+    {"t", UINT64_C(1) << 40},
+    {NULL, 0},
 };
 
 static bool is_digit(char c)
