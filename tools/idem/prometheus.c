@@ -1,0 +1,202 @@
+/*
+ * prometheus.c - `idem stat --prometheus`: the figures in the Prometheus text exposition format 0.0.4.
+ *
+ * Invariants
+ *  1. Each metric family is printed once: HELP, TYPE, then all its samples in a row.
+ *  2. Counters end in _total and never fall; base units are seconds and bytes.
+ *  3. In label values backslash, double quote and newline are escaped.
+ *
+ * If we die here: a scraper that reads half a page discards it.
+ */
+#include <inttypes.h>
+
+#include "stat.h"
+
+static void print_label_text(const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '\\')
+            fputs("\\\\", stdout);
+        else if (*text == '"')
+            fputs("\\\"", stdout);
+        else if (*text == '\n')
+            fputs("\\n", stdout);
+        else
+            putchar(*text);
+    }
+}
+
+static void family(const char *name, const char *type, const char *help)
+{
+    printf("# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* name{store="PATH"[,label="value"]} and a blank; the number follows. */
+static void sample(const char *name, const char *path, const char *label, const char *value)
+{
+    printf("%s{store=\"", name);
+    print_label_text(path);
+    if (label != NULL) {
+        printf("\",%s=\"", label);
+        print_label_text(value);
+    }
+    fputs("\"} ", stdout);
+}
+
+static void number(uint64_t n)
+{
+    printf("%" PRIu64 "\n", n);
+}
+
+static void seconds(int64_t ms)
+{
+    if (ms == IDEM_FOREVER)
+        printf("+Inf\n");
+    else
+        printf("%" PRId64 ".%03d\n", ms / 1000, (int)(ms % 1000));
+}
+
+static void print_begins(const char *path, const idem_stats_data *s)
+{
+    const struct {
+        int verdict;
+        uint64_t count;
+    } rows[] = {
+        {IDEM_CLAIMED, s->claimed},         {IDEM_RECLAIMED, s->reclaimed}, {IDEM_REPLAY, s->replayed},
+        {IDEM_IN_PROGRESS, s->in_progress}, {IDEM_MISMATCH, s->mismatched}, {IDEM_UNKNOWN, s->unknown},
+    };
+    family("idem_begins_total", "counter", "Claims asked for, by what they were told.");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        sample("idem_begins_total", path, "verdict", cli_verdict_word(rows[i].verdict));
+        number(rows[i].count);
+    }
+}
+
+static void print_counters(const char *path, const idem_stats_data *s)
+{
+    const struct {
+        const char *name;
+        const char *help;
+        uint64_t count;
+    } rows[] = {
+        {"idem_waits_total", "Claims that waited for another attempt.", s->waited},
+        {"idem_completed_total", "Attempts completed.", s->completed},
+        {"idem_tombstones_total", "Completions recorded without their body.", s->tombstones},
+        {"idem_transient_total", "Completions that were not kept.", s->transient},
+        {"idem_abandoned_total", "Attempts given back by their owner.", s->abandoned},
+        {"idem_renewed_total", "Leases renewed.", s->renewed},
+        {"idem_marked_total", "Marks left.", s->marked},
+        {"idem_fenced_total", "Operations refused because their claim was over.", s->fenced},
+        {"idem_full_total", "Operations refused because the store was full.", s->full},
+        {"idem_forgotten_total", "Keys forgotten on request.", s->forgotten},
+        {"idem_evicted_total", "Live records dropped to make room (only if the store was made to).", s->evicted},
+        {"idem_swept_regions_total", "Memory regions taken back.", s->swept_regions},
+        {"idem_swept_entries_total", "Expired entries taken back.", s->swept_entries},
+        {"idem_moved_entries_total", "Live entries moved to another region.", s->moved_entries},
+        {"idem_sweep_passes_total", "Passes of the sweep over the index.", s->passes},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        family(rows[i].name, "counter", rows[i].help);
+        sample(rows[i].name, path, NULL, NULL);
+        number(rows[i].count);
+    }
+}
+
+static void print_gauges(const char *path, const idem_stats_data *s)
+{
+    const struct {
+        const char *name;
+        const char *help;
+        uint64_t value;
+    } rows[] = {
+        {"idem_keys_capacity", "Live keys that the store was made for.", s->keys_capacity},
+        {"idem_slots", "Slots of the index.", s->slots},
+        {"idem_slots_used", "Slots in use, as of the last pass.", s->slots_used},
+        {"idem_bytes", "Space of all files of the store.", s->bytes_total},
+        {"idem_huge_bytes", "Of that, in huge pages.", s->bytes_huge},
+        {"idem_region_bytes", "Size of a memory region.", s->region_bytes},
+        {"idem_response_max_bytes", "Largest answer that is kept whole.", s->response_max_bytes},
+        {"idem_processes", "Handles open.", s->processes},
+        {"idem_processes_max", "Handles that can be open at once.", s->processes_max},
+        {"idem_lanes", "Threads using the store.", s->lanes},
+        {"idem_lanes_max", "Threads that can use the store at once.", s->lanes_max},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        family(rows[i].name, "gauge", rows[i].help);
+        sample(rows[i].name, path, NULL, NULL);
+        number(rows[i].value);
+    }
+    family("idem_ttl_seconds", "gauge", "Default life of an answer.");
+    sample("idem_ttl_seconds", path, NULL, NULL);
+    seconds(s->ttl_ms);
+    family("idem_lease_seconds", "gauge", "Default lease.");
+    sample("idem_lease_seconds", path, NULL, NULL);
+    seconds(s->lease_ms);
+    family("idem_created_timestamp_seconds", "gauge", "When the store was made, since 1970.");
+    sample("idem_created_timestamp_seconds", path, NULL, NULL);
+    seconds(s->created_wall_ms);
+}
+
+static void class_name(int64_t ttl_ms, char out[CLI_TEXT_BYTES])
+{
+    if (ttl_ms == 0)
+        (void)snprintf(out, CLI_TEXT_BYTES, "claims");
+    else if (ttl_ms == IDEM_FOREVER)
+        (void)snprintf(out, CLI_TEXT_BYTES, "+Inf");
+    else
+        (void)snprintf(out, CLI_TEXT_BYTES, "%" PRId64 ".%03d", ttl_ms / 1000, (int)(ttl_ms % 1000));
+}
+
+static void print_regions(const char *path, const idem_stats_data *s)
+{
+    char name[CLI_TEXT_BYTES];
+    family("idem_regions", "gauge", "Memory regions, by phase.");
+    sample("idem_regions", path, "phase", "free");
+    number(s->regions_free);
+    sample("idem_regions", path, "phase", "open");
+    number(s->regions_open);
+    sample("idem_regions", path, "phase", "draining");
+    number(s->regions_draining);
+    family("idem_class_regions", "gauge", "Memory regions by the longest life (seconds) of what they hold.");
+    for (uint32_t i = 0; i < s->classes && i < IDEM_STATS_CLASSES; i++) {
+        class_name(s->by_class[i].ttl_ms, name);
+        sample("idem_class_regions", path, "ttl", name);
+        number(s->by_class[i].regions);
+    }
+    family("idem_class_bytes", "gauge",
+           "Bytes handed out to threads, by the longest life (seconds) of what they hold.");
+    for (uint32_t i = 0; i < s->classes && i < IDEM_STATS_CLASSES; i++) {
+        class_name(s->by_class[i].ttl_ms, name);
+        sample("idem_class_bytes", path, "ttl", name);
+        number(s->by_class[i].bytes);
+    }
+}
+
+static void print_census(const char *path, const struct look_census *census)
+{
+    family("idem_keys", "gauge", "Keys by state; held ones are lost ones that nobody may redo.");
+    for (int state = IDEM_STATE_IN_PROGRESS; state <= IDEM_STATE_LOST; state++) {
+        sample("idem_keys", path, "state", cli_state_word(state));
+        number(census->by_state[state] - (state == IDEM_STATE_LOST ? census->held : 0));
+    }
+    sample("idem_keys", path, "state", "held");
+    number(census->held);
+    family("idem_oldest_in_progress_seconds", "gauge",
+           "Age of the attempt that has been in progress longest, 0 if none is.");
+    sample("idem_oldest_in_progress_seconds", path, NULL, NULL);
+    seconds(census->oldest_age_ms);
+}
+
+void prometheus_print(const char *path, const idem_stats_data *stats, const struct look_census *census)
+{
+    char uuid[CLI_TEXT_BYTES];
+    family("idem_store_info", "gauge", "Which store this is; another UUID is another store at the same place.");
+    sample("idem_store_info", path, "uuid", look_uuid_text(stats, uuid));
+    number(1);
+    print_begins(path, stats);
+    print_counters(path, stats);
+    print_gauges(path, stats);
+    print_regions(path, stats);
+    if (census != NULL)
+        print_census(path, census);
+}
