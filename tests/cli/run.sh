@@ -162,4 +162,19 @@ check_is "and the slow reader gets everything" "$(wc -c <"$work/slow")" 100000
 check_is "a process left in the background does not hold the answer" \
     "$(timeout "$PATIENCE" "$IDEM" run --store "$store" --key left -- sh -c 'sleep 600 & echo $! >"$work/left"; echo done')" done
 kill "$(cat "$work/left")"
+
+# ---------------------------------------------------------------- users
+# The store of a group serves all of its users, and nobody else.
+if [[ $EUID -eq 0 ]]; then
+    chmod 711 "$work"
+    cp "$IDEM" "$work/idem"
+    as() { setpriv --reuid="$1" --regid="$2" --clear-groups "$work/idem" run --store "$work/shared" --key k -- echo "by $1"; }
+    "$IDEM" create --store "$work/shared" --group 65534 --keys 100 >/dev/null
+    check_is "a user of the group runs it" "$(as 12345 65534)" "by 12345"
+    check_is "another user of the group gets the answer" "$(as 54321 65534)" "by 12345"
+    check_is "so does the store's owner" "$("$IDEM" run --store "$work/shared" --key k -- echo root)" "by 12345"
+    check_is "a user outside of it is refused" "$(status_of as 12345 12345)" 124
+else
+    echo "skipped - a store of a group serves its users: needs root"
+fi
 finish

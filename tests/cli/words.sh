@@ -115,6 +115,20 @@ check_is "version prints the version" "$("$IDEM" version)" "$("$IDEM" --version)
 check_has "version is a version" <("$IDEM" version) "idem 0."
 check_is "help that can't be written is an error" "$("$IDEM" help 2>/dev/null >/dev/full; echo $?)" 124
 
+# ---------------------------------------------------------------- man pages
+man=$(dirname "${BASH_SOURCE[0]}")/../../tools/idem/man
+for page in run:idem-run claim:idem-claim complete:idem-claim abandon:idem-claim renew:idem-claim mark:idem-claim \
+    create:idem-create destroy:idem-create; do
+    missing=
+    for option in $("$IDEM" "${page%:*}" --help | sed -n '/^options$/,/^$/s/^  --\([a-z-]*\).*/\1/p'); do
+        [[ $option == help ]] || grep -qE -- "Fl -$option( |\$)" "$man/${page#*:}.1" || missing+=" --$option"
+    done
+    check_is "the man page ${page#*:} has all options of ${page%:*}" "$missing" ""
+done
+for command in $commands; do
+    check "the man page idem names $command" grep -qE "Cm .*\b$command\b" "$man/idem.1"
+done
+
 # ---------------------------------------------------------------- completion
 completion=$(dirname "${BASH_SOURCE[0]}")/../../tools/idem/completion/idem.bash
 complete_words() { # complete_words WORDS...: what completing the last word offers
