@@ -29,7 +29,7 @@ static const char *running; /* the subcommand's name; NULL before one is known *
 
 void cli_warn(const char *format, ...)
 {
-    char line[4096];
+    char line[8192]; /* a key of 1 KiB is up to 4 KiB in quoted form */
     size_t used = (size_t)snprintf(line, sizeof(line), "idem: ");
     va_list args;
     va_start(args, format);
@@ -92,7 +92,7 @@ int cli_fail(const char *what, int error)
 int cli_fail_key(const char *what, const struct cli_common *common, int error)
 {
     char *key = cli_quote_key(&common->key);
-    char where[256];
+    char where[4 * IDEM_KEY_MAX + 256];
     (void)snprintf(where, sizeof(where), "%s: key %s", what, key);
     free(key);
     return cli_fail(where, error);
