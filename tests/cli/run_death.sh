@@ -110,6 +110,27 @@ for signal in INT HUP; do
     wait "${started[-1]}"
     check_is "SIG$signal is passed on, and its command dies of it" $? $((128 + $(kill -l "$signal")))
 done
+# The terminal sends SIGINT to the whole foreground group, so idem must not pass it on a second time.
+cat >"$work/count" <<'END'
+#!/bin/sh
+trap 'echo int >>"$work/ints"' INT
+touch "$work/count.pid"
+while [ ! -e "$work/count.go" ] && [ -e "$work" ]; do sleep 0.05; done
+END
+chmod +x "$work/count"
+if command -v script >/dev/null; then
+    {
+        eventually test -e "$work/count.pid"
+        printf '\003'
+        eventually test -e "$work/ints"
+        sleep 1
+        touch "$work/count.go"
+        sleep 1
+    } | timeout $((3 * PATIENCE)) script -qec "'$IDEM' run --store '$store' --key terminal -- '$work/count'" /dev/null >/dev/null
+    check_is "a SIGINT from the terminal reaches the command once" "$(lines_in "$work/ints")" 1
+else
+    echo "skipped - a SIGINT from the terminal reaches the command once: script(1) is not installed"
+fi
 start idem run --key ignored -- sh -c 'trap "" TERM; touch "$work/ignored.pid"; while [ ! -e "$work/ignored.go" ] && [ -e "$work" ]; do sleep 0.05; done; echo whole' \
     >"$work/out" 2>"$work/err"
 eventually test -e "$work/ignored.pid"
