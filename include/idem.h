@@ -42,13 +42,13 @@ extern "C" {
 #define IDEM_VERSION_PATCH 0
 
 /* Limits. One past each is IDEM_E_INVALID (keys, marks, times) or IDEM_E_TOO_BIG (see idem_complete). */
-#define IDEM_KEY_MAX 1024u          /* scope + key together, bytes; the key itself is at least 1 byte */
-#define IDEM_MARK_MAX 256u          /* bytes of a mark */
-#define IDEM_LEASE_MAX_MS 604800000 /* 7 days */
-#define IDEM_TTL_MAX_MS INT64_C(3155760000000) /* 100 years; beyond it use IDEM_FOREVER */
-#define IDEM_FOREVER INT64_MAX
-#define IDEM_PROCESSES_MAX 4096u /* handles open at once, over all processes of a store; default 512 */
-#define IDEM_LANES_MAX 16384u    /* threads using a store at once; default 2048 */
+#define IDEM_KEY_MAX          1024u     /* scope + key together, bytes; the key itself is at least 1 byte */
+#define IDEM_MARK_MAX         256u      /* bytes of a mark */
+#define IDEM_LEASE_MAX_MS     604800000 /* 7 days */
+#define IDEM_TTL_MAX_MS       INT64_C(3155760000000) /* 100 years; beyond it use IDEM_FOREVER */
+#define IDEM_FOREVER          INT64_MAX
+#define IDEM_PROCESSES_MAX    4096u  /* handles open at once, over all processes of a store; default 512 */
+#define IDEM_LANES_MAX        16384u /* threads using a store at once; default 2048 */
 #define IDEM_CLAIM_WIRE_BYTES 64u
 
 /* Outcomes. */
@@ -90,7 +90,8 @@ typedef struct idem_store idem_store; /* an open handle; opaque */
 enum idem_open_flags {
     IDEM_OPEN_CREATE = 1u << 0,    /* create the store if there is none */
     IDEM_OPEN_EXCLUSIVE = 1u << 1, /* with CREATE: IDEM_E_EXISTS if there is one */
-    IDEM_OPEN_FAIL_STALE = 1u << 2, /* if the store is removed or replaced, fail with IDEM_E_STALE instead of reopening */
+    IDEM_OPEN_FAIL_STALE =
+        1u << 2, /* if the store is removed or replaced, fail with IDEM_E_STALE instead of reopening */
     IDEM_OPEN_SIGBUS_GUARD = 1u << 3 /* install a SIGBUS handler for this process: a truncated store file then gives
                                         IDEM_E_CORRUPT instead of death; other SIGBUS go to the previous handler */
 };
@@ -99,9 +100,9 @@ enum idem_huge { IDEM_HUGE_AUTO = 0, IDEM_HUGE_REQUIRE = 1, IDEM_HUGE_OFF = 2 };
 enum idem_when_full { IDEM_FULL_REFUSE = 0, IDEM_FULL_EVICT = 1 };
 
 typedef struct idem_options {
-    size_t size;             /* sizeof(idem_options) */
-    uint32_t flags;          /* enum idem_open_flags */
-    uint32_t huge;           /* enum idem_huge */
+    size_t size;    /* sizeof(idem_options) */
+    uint32_t flags; /* enum idem_open_flags */
+    uint32_t huge;  /* enum idem_huge */
     /* The rest is read when the store is created and ignored when it exists. */
     uint64_t keys;           /* live keys to hold; default 1,000,000; 16 .. 2^31 */
     uint32_t response_bytes; /* mean metadata + body per key to make room for; default 512; up to 1 MiB */
@@ -113,7 +114,10 @@ typedef struct idem_options {
     uint32_t lanes;          /* threads at once; default 2048; up to IDEM_LANES_MAX */
     int64_t group;           /* gid of a sharing group, plus 1 (0: none): directory 2770, files 0660; else 0700, 0600 */
 } idem_options;
-#define IDEM_OPTIONS_INIT { sizeof(idem_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define IDEM_OPTIONS_INIT                                     \
+    {                                                         \
+        sizeof(idem_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+    }
 
 /*
  * idem_open - open a store, or create it.
@@ -171,34 +175,40 @@ enum idem_request_flags {
 };
 
 typedef struct idem_request {
-    size_t size;          /* sizeof(idem_request) */
+    size_t size; /* sizeof(idem_request) */
     idem_key key;
     uint64_t fingerprint; /* of what the request means, see idem_fingerprint(); 0 is a value like any other ("none") */
     uint32_t flags;       /* enum idem_request_flags */
     uint32_t reserved;    /* 0 */
     int64_t lease_ms;     /* 0: store default; 1 .. IDEM_LEASE_MAX_MS */
-    int64_t ttl_ms;       /* 0: store default; 1 .. IDEM_TTL_MAX_MS, or IDEM_FOREVER: for the record of this attempt and,
+    int64_t ttl_ms;      /* 0: store default; 1 .. IDEM_TTL_MAX_MS, or IDEM_FOREVER: for the record of this attempt and,
                              unless the completion says otherwise, for its answer */
-    uint64_t wait_token;  /* 0, or the token from an IDEM_IN_PROGRESS reply that this caller has been waiting on: it then
+    uint64_t wait_token; /* 0, or the token from an IDEM_IN_PROGRESS reply that this caller has been waiting on: it then
                              gets that attempt's transient answer, as idem_wait() does */
 } idem_request;
-#define IDEM_REQUEST_INIT { sizeof(idem_request), { NULL, 0, NULL, 0 }, 0, 0, 0, 0, 0, 0 }
+#define IDEM_REQUEST_INIT                                          \
+    {                                                              \
+        sizeof(idem_request), {NULL, 0, NULL, 0}, 0, 0, 0, 0, 0, 0 \
+    }
 
 /*
  * A claim: the right to do the work of one key. Plain data: copy it, keep it, send it to another thread or process (see
  * idem_claim_encode()), complete it there. Don't change it.
  */
 typedef struct idem_claim {
-    size_t size;           /* sizeof(idem_claim) */
+    size_t size; /* sizeof(idem_claim) */
     uint8_t store_uuid[16];
-    uint64_t token;        /* the fence: grows with every attempt on the key; use it as WHERE fence < token */
-    uint64_t place;        /* internal */
-    uint64_t hash;         /* internal */
-    int64_t lease_ms;      /* as granted; what idem_renew(0) uses */
-    uint32_t attempt;      /* 1 for the first attempt that is remembered; stays at 65535 */
-    uint32_t flags;        /* enum idem_request_flags */
+    uint64_t token;   /* the fence: grows with every attempt on the key; use it as WHERE fence < token */
+    uint64_t place;   /* internal */
+    uint64_t hash;    /* internal */
+    int64_t lease_ms; /* as granted; what idem_renew(0) uses */
+    uint32_t attempt; /* 1 for the first attempt that is remembered; stays at 65535 */
+    uint32_t flags;   /* enum idem_request_flags */
 } idem_claim;
-#define IDEM_CLAIM_INIT { sizeof(idem_claim), { 0 }, 0, 0, 0, 0, 0, 0 }
+#define IDEM_CLAIM_INIT                           \
+    {                                             \
+        sizeof(idem_claim), {0}, 0, 0, 0, 0, 0, 0 \
+    }
 
 /* Why an attempt counts as lost. */
 enum idem_lost_reason {
@@ -221,11 +231,11 @@ enum idem_reply_flags {
  * NULL may be passed for a reply nobody wants.
  */
 typedef struct idem_reply {
-    size_t size;             /* sizeof(idem_reply) */
-    void *buffer;            /* in: optional */
-    size_t buffer_bytes;     /* in */
+    size_t size;                             /* sizeof(idem_reply) */
+    void *buffer;                            /* in: optional */
+    size_t buffer_bytes;                     /* in */
     void *(*alloc)(void *ctx, size_t bytes); /* in: optional, e.g. an nginx pool; NULL return gives IDEM_E_MEMORY */
-    void *alloc_ctx;         /* in */
+    void *alloc_ctx;                         /* in */
 
     uint64_t token;          /* the attempt this reply speaks of: the stored, running or lost one */
     uint32_t attempt;        /* its number */
@@ -236,19 +246,22 @@ typedef struct idem_reply {
     size_t meta_bytes;       /* with NOT_RETAINED: how long it was; meta is NULL then */
     const void *body;        /* REPLAY */
     size_t body_bytes;       /* with NOT_RETAINED: how long it was; body is NULL then */
-    uint64_t digest;         /* NOT_RETAINED: keyed 64-bit hash over metadata and body, as idem_fingerprint() of both in a row */
-    int64_t age_ms;          /* REPLAY: since it was completed */
-    int64_t expires_in_ms;   /* until the record is gone; IDEM_FOREVER */
-    int64_t retry_after_ms;  /* IN_PROGRESS: until the other's lease ends, at least 1 */
-    const void *mark;        /* CLAIMED (attempt >= 2), RECLAIMED, UNKNOWN: the newest mark an earlier attempt left */
+    uint64_t
+        digest;     /* NOT_RETAINED: keyed 64-bit hash over metadata and body, as idem_fingerprint() of both in a row */
+    int64_t age_ms; /* REPLAY: since it was completed */
+    int64_t expires_in_ms;  /* until the record is gone; IDEM_FOREVER */
+    int64_t retry_after_ms; /* IN_PROGRESS: until the other's lease ends, at least 1 */
+    const void *mark;       /* CLAIMED (attempt >= 2), RECLAIMED, UNKNOWN: the newest mark an earlier attempt left */
     size_t mark_bytes;
-    uint64_t lost_token;     /* RECLAIMED, UNKNOWN: the newest lost attempt */
-    uint32_t lost_reason;    /* enum idem_lost_reason */
+    uint64_t lost_token;  /* RECLAIMED, UNKNOWN: the newest lost attempt */
+    uint32_t lost_reason; /* enum idem_lost_reason */
     uint32_t reserved;
-    void *owned;             /* internal: what idem_reply_free() frees */
+    void *owned; /* internal: what idem_reply_free() frees */
 } idem_reply;
-#define IDEM_REPLY_INIT                                                                                                \
-    { sizeof(idem_reply), NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, NULL }
+#define IDEM_REPLY_INIT                                                                                              \
+    {                                                                                                                \
+        sizeof(idem_reply), NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, NULL \
+    }
 
 /* Frees what the library malloc'ed for this reply and clears its pointers. Safe to repeat; NULL allowed. */
 IDEM_API void idem_reply_free(idem_reply *reply);
@@ -284,8 +297,8 @@ IDEM_API int idem_wait(idem_store *store, const idem_request *request, int64_t t
                        idem_reply *reply);
 
 typedef struct idem_result {
-    size_t size;      /* sizeof(idem_result) */
-    int verdict;      /* outcome or error of this request */
+    size_t size; /* sizeof(idem_result) */
+    int verdict; /* outcome or error of this request */
     int reserved;
     idem_claim claim;
     idem_reply reply; /* in/out as above; initialise each */
@@ -304,7 +317,7 @@ enum idem_response_flags {
 };
 
 typedef struct idem_response {
-    size_t size;         /* sizeof(idem_response) */
+    size_t size; /* sizeof(idem_response) */
     int32_t status;
     uint32_t flags;      /* enum idem_response_flags */
     uint32_t user_flags; /* 16 bits kept for the caller, returned in reply.response_flags */
@@ -313,9 +326,12 @@ typedef struct idem_response {
     size_t meta_bytes;
     const void *body;
     size_t body_bytes;
-    int64_t ttl_ms;      /* 0: the request's; 1 .. IDEM_TTL_MAX_MS or IDEM_FOREVER */
+    int64_t ttl_ms; /* 0: the request's; 1 .. IDEM_TTL_MAX_MS or IDEM_FOREVER */
 } idem_response;
-#define IDEM_RESPONSE_INIT { sizeof(idem_response), 0, 0, 0, 0, NULL, 0, NULL, 0, 0 }
+#define IDEM_RESPONSE_INIT                                     \
+    {                                                          \
+        sizeof(idem_response), 0, 0, 0, 0, NULL, 0, NULL, 0, 0 \
+    }
 
 /*
  * idem_complete - store the answer and wake everyone who waits for it.
@@ -411,36 +427,40 @@ enum idem_state {
 
 /* One key's story. Pointers are valid until idem_story_free() (explain) or the callback's return (walk). */
 typedef struct idem_story {
-    size_t size;              /* sizeof(idem_story) */
+    size_t size; /* sizeof(idem_story) */
     const void *scope;
     size_t scope_bytes;
     const void *key;
     size_t key_bytes;
-    int state;                /* enum idem_state */
-    uint32_t flags;           /* enum idem_request_flags of the newest claim */
-    uint32_t reply_flags;     /* COMPLETED, ABANDONED: enum idem_reply_flags */
+    int state;            /* enum idem_state */
+    uint32_t flags;       /* enum idem_request_flags of the newest claim */
+    uint32_t reply_flags; /* COMPLETED, ABANDONED: enum idem_reply_flags */
     uint32_t attempt;
     uint64_t token;
     uint64_t fingerprint;
-    int64_t at_wall_ms;       /* when this attempt was claimed, or completed, in ms since 1970 */
-    int64_t expires_in_ms;    /* until the record is gone; IDEM_FOREVER */
-    int64_t lease_left_ms;    /* IN_PROGRESS, LOST: may be negative */
-    int64_t owner_pid;        /* IN_PROGRESS, LOST: as its own PID namespace saw it; 0: not known */
-    uint32_t owner_alive;     /* 0 or 1 */
-    uint32_t waiters;         /* 0 or 1: somebody waits or has waited on this attempt */
-    uint32_t lost_reason;     /* LOST: why this attempt is; else why an earlier one was (enum idem_lost_reason) */
-    int32_t status;           /* COMPLETED */
-    uint64_t lost_token;      /* the newest lost attempt, 0: none */
-    size_t meta_bytes;        /* COMPLETED */
-    size_t body_bytes;        /* COMPLETED */
+    int64_t at_wall_ms;    /* when this attempt was claimed, or completed, in ms since 1970 */
+    int64_t expires_in_ms; /* until the record is gone; IDEM_FOREVER */
+    int64_t lease_left_ms; /* IN_PROGRESS, LOST: may be negative */
+    int64_t owner_pid;     /* IN_PROGRESS, LOST: as its own PID namespace saw it; 0: not known */
+    uint32_t owner_alive;  /* 0 or 1 */
+    uint32_t waiters;      /* 0 or 1: somebody waits or has waited on this attempt */
+    uint32_t lost_reason;  /* LOST: why this attempt is; else why an earlier one was (enum idem_lost_reason) */
+    int32_t status;        /* COMPLETED */
+    uint64_t lost_token;   /* the newest lost attempt, 0: none */
+    size_t meta_bytes;     /* COMPLETED */
+    size_t body_bytes;     /* COMPLETED */
     const void *mark;
     size_t mark_bytes;
-    uint64_t bucket;          /* where it lies: home bucket and distance, for verify's messages */
+    uint64_t bucket; /* where it lies: home bucket and distance, for verify's messages */
     uint32_t distance;
     uint32_t reserved;
-    void *owned;              /* internal */
+    void *owned; /* internal */
 } idem_story;
-#define IDEM_STORY_INIT { sizeof(idem_story), NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, NULL }
+#define IDEM_STORY_INIT                                                                                            \
+    {                                                                                                              \
+        sizeof(idem_story), NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, \
+            NULL                                                                                                   \
+    }
 
 /* idem_explain - tell a key's story. Outcomes: IDEM_OK. Errors: IDEM_E_NO_KEY, IDEM_E_INVALID, IDEM_E_STALE, IDEM_E_CORRUPT, IDEM_E_MEMORY,
    IDEM_E_SYSTEM. */
@@ -456,9 +476,9 @@ IDEM_API int idem_walk(idem_store *store, int (*fn)(const idem_story *story, voi
 
 #define IDEM_STATS_CLASSES 64
 typedef struct idem_class_stats {
-    int64_t ttl_ms;   /* upper bound of this class's life; 0: claims; IDEM_FOREVER */
+    int64_t ttl_ms; /* upper bound of this class's life; 0: claims; IDEM_FOREVER */
     uint64_t regions;
-    uint64_t bytes;   /* handed out to lanes */
+    uint64_t bytes; /* handed out to lanes */
 } idem_class_stats;
 
 typedef struct idem_stats_data {
@@ -470,18 +490,18 @@ typedef struct idem_stats_data {
     uint64_t completed, tombstones, transient, abandoned, renewed, marked, fenced, full, forgotten, evicted;
     uint64_t swept_regions, swept_entries, moved_entries, passes;
     /* Now. */
-    uint64_t keys_capacity;      /* advertised at creation */
-    uint64_t slots, slots_used;  /* slots_used is counted by the last complete pass or, before one, by this call */
+    uint64_t keys_capacity;     /* advertised at creation */
+    uint64_t slots, slots_used; /* slots_used is counted by the last complete pass or, before one, by this call */
     uint64_t buckets;
-    uint64_t bytes_total;        /* all files of the store */
-    uint64_t bytes_huge;         /* of this process's mapping that lies in huge pages */
+    uint64_t bytes_total; /* all files of the store */
+    uint64_t bytes_huge;  /* of this process's mapping that lies in huge pages */
     uint64_t region_bytes, regions, regions_free, regions_open, regions_draining;
     uint64_t response_max_bytes; /* largest metadata + body kept whole, for a key of IDEM_KEY_MAX bytes */
     uint32_t processes, processes_max;
     uint32_t lanes, lanes_max;
-    int64_t ttl_ms, lease_ms;    /* defaults */
+    int64_t ttl_ms, lease_ms; /* defaults */
     uint32_t when_full;
-    uint32_t classes;            /* entries used below */
+    uint32_t classes; /* entries used below */
     int64_t created_wall_ms;
     idem_class_stats by_class[IDEM_STATS_CLASSES];
 } idem_stats_data;
@@ -498,14 +518,18 @@ IDEM_API int idem_stats(idem_store *store, idem_stats_data *stats);
 IDEM_API int idem_maintain(idem_store *store, int64_t budget_us);
 
 typedef struct idem_report {
-    size_t size;              /* sizeof(idem_report) */
+    size_t size; /* sizeof(idem_report) */
     uint64_t checked_slots;
     uint64_t keys;
-    uint64_t problems;        /* 0: every invariant holds */
-    void (*problem)(void *ctx, const char *sentence); /* in: optional; called once a problem: which file, offset, field */
-    void *ctx;                /* in */
+    uint64_t problems; /* 0: every invariant holds */
+    void (*problem)(void *ctx,
+                    const char *sentence); /* in: optional; called once a problem: which file, offset, field */
+    void *ctx;                             /* in */
 } idem_report;
-#define IDEM_REPORT_INIT { sizeof(idem_report), 0, 0, 0, NULL, NULL }
+#define IDEM_REPORT_INIT                         \
+    {                                            \
+        sizeof(idem_report), 0, 0, 0, NULL, NULL \
+    }
 
 /*
  * idem_verify - check every invariant of a store's bytes; changes nothing. May run under traffic (what moves meanwhile is

@@ -1,0 +1,129 @@
+/*
+ * arena/arena.h - memory: regions, chunks, hazards.
+ *
+ * Owns: region states and cursors, lanes' chunks, hazards, the accounting of entries per chunk. Knows nothing of keys or slots.
+ *
+ * A region belongs to one class (claims, "never expires", or a quarter octave of TTL) and lives through
+ *   FREE -> OPEN -> DRAINING or EVICTING -> RETIRING -> FREE with the next generation.
+ *
+ * Invariants
+ *  1. Entries are written and published only by an operation whose write hazard names the region and that saw it OPEN with its
+ *     generation afterwards (P4). So once a region is DRAINING and no live lane's write hazard names it [check 1], no slot
+ *     word that names it can appear any more; words that are there may still change their state in place.
+ *  2. It becomes RETIRING only when no slot names it: a full pass over the index, begun after check 1, has freed or moved every
+ *     word; or after check 1 all its chunks have as many entries emptied as filled.
+ *  3. A word is compared-and-swapped only by an operation whose compare hazard names the word's region and that loaded the slot
+ *     again afterwards unchanged (P4); the region becomes FREE only when no live lane's hazard of either kind names it
+ *     [check 2]. So a word never comes back while anybody may compare it.
+ *  4. A dead lane's hazards do not count. Death is permanent (segment/process.h), and is judged anew for each check.
+ *  5. An address is handed out once in a generation of its region; cursor, meta and drain words carry the generation.
+ *  6. All entries of a region but claims have expired when the region's own expiry is over: allocation raises it first.
+ *
+ * If we die here: after taking a chunk, its space is reused by the lane's next owner; after opening a region and before
+ * the class's hint names it, somebody who looks for an open region finds it; in any state, the next sweeper goes on.
+ */
+#ifndef IDEM_ARENA_ARENA_H
+#define IDEM_ARENA_ARENA_H
+
+#include "arena/entry.h"
+#include "segment/lane.h"
+
+enum idem_region_phase {
+    REGION_FREE = 0,
+    REGION_OPEN = 1,
+    REGION_DRAINING = 2,
+    REGION_EVICTING = 3,
+    REGION_RETIRING = 4
+};
+
+static inline unsigned region_phase(uint64_t s)
+{
+    return (unsigned)(s & 7);
+}
+static inline int64_t region_expiry(uint64_t s)
+{
+    return (int64_t)(s >> 3 & (uint64_t)ENTRY_TIME_MAX);
+}
+static inline unsigned region_generation(uint64_t s)
+{
+    return (unsigned)(s >> 48);
+}
+static inline uint64_t region_state(unsigned phase, int64_t expiry_ms, unsigned generation)
+{
+    return (uint64_t)phase | (uint64_t)expiry_ms << 3 | (uint64_t)generation << 48;
+}
+static inline bool region_draining(uint64_t s)
+{
+    return region_phase(s) == REGION_DRAINING || region_phase(s) == REGION_EVICTING;
+}
+#define LOW48 ((UINT64_C(1) << 48) - 1)
+
+#define CLASS_CLAIMS 0u
+#define CLASS_NEVER  1u
+unsigned idem_class_of(int64_t life_ms);    /* for answers and remembered attempts */
+int64_t idem_class_life_ms(unsigned klass); /* its upper bound; IDEM_FOREVER for CLASS_NEVER; 0 for CLASS_CLAIMS */
+
+/* Who may take the last free regions: a claim none of them, an answer all but one, the sweep (which moves entries so that it can
+   free regions) every one. */
+enum idem_purpose { FOR_CLAIM, FOR_ANSWER, FOR_SWEEP };
+
+struct idem_space {
+    struct idem_a64 *at;
+    uint64_t unit;
+    unsigned generation;
+};
+
+/*
+ * Room for an entry, in a region that stays at least until expiry_ms. On success the lane's write hazard is set, until
+ * idem_arena_leave(); write at space->at, publish, leave. If it is not published after all: idem_arena_unfilled().
+ * Errors: IDEM_E_FULL (hazards are cleared). relaxed and bounded: never waits.
+ */
+int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose purpose, uint64_t bytes,
+                       int64_t expiry_ms, int64_t now_ms, struct idem_space *space);
+
+/* The entry that w names has left its slot (or was never published): the region may count it out. The caller's hazards still name it. */
+void idem_arena_emptied(struct idem_ctx *ctx, uint64_t unit, unsigned generation);
+
+static inline void idem_hazard_compare(struct idem_ctx *ctx, uint64_t w)
+{
+    store_seq_cst(&ctx->lane->hazard_compare,
+                  (uint64_t)word_region(ctx->v, w) + 1); /* P4 seq_cst: hazard, then slot word */
+}
+
+static inline void idem_arena_leave(struct idem_ctx *ctx)
+{
+    store_release(&ctx->lane->hazard_write, 0);   /* P11 release: after the last access it covers */
+    store_release(&ctx->lane->hazard_compare, 0); /* P11 release: as above */
+}
+
+/* Largest entry. */
+static inline uint64_t idem_arena_entry_max(const struct idem_view *v)
+{
+    return UINT64_C(1) << v->region_shift;
+}
+
+/* Recycling (recycle.c). Pressure: 0 none, 1 memory is getting scarce, 2 an operation would be refused. */
+struct idem_survey {
+    uint32_t free;
+    uint32_t waiting_for_pass; /* draining regions that a pass can bring forward */
+    bool moved;                /* something changed its state */
+};
+void idem_arena_recycle(struct idem_ctx *ctx, uint32_t *at, uint32_t limit, int pressure, int64_t now_ms,
+                        struct idem_survey *survey);
+/* when_full=evict: the full region that expires first gives up its answers. False: there is none. */
+bool idem_arena_evict_one(struct idem_ctx *ctx);
+/* True: as many entries emptied as filled. live and filled (optional) receive the counts of this generation. */
+bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, unsigned generation, uint64_t *live,
+                              uint64_t *filled);
+
+/* The sweep's cursor (its slices are the index's business; its pass is what a draining region waits for). */
+static inline uint64_t cursor_pass(uint64_t c)
+{
+    return c >> 24;
+}
+static inline uint32_t cursor_slice(uint64_t c)
+{
+    return (uint32_t)(c & 0xffffff);
+}
+
+#endif

@@ -1,0 +1,188 @@
+/*
+ * arena/recycle.c - taking regions back.
+ *
+ * Owns: every change of a region's state but FREE -> OPEN. See arena.h for the invariants; the pass over the index that
+ * invariant 2 needs is made by index/sweep.c, this room only notes which pass a region waits for.
+ *
+ * Who runs this: any operation that took a chunk, idem_maintain, and operations that would be refused. Any number at the same time;
+ * each step is one CAS from a state that was loaded before the facts it depends on were established.
+ */
+#include "arena/arena.h"
+
+#include "base/point.h"
+
+#define COMPACT_AT_ONCE 8u
+
+/* Checks 1 and 2. True if no live lane's hazard names the region. Owners are judged here and now (invariant 4). */
+static bool unhazarded(const struct idem_ctx *ctx, uint32_t region, bool compare_too)
+{
+    const struct idem_view *v = ctx->v;
+    uint64_t high = load_seq_cst(&v->root->lanes_high); /* P4 seq_cst: after the region's state was changed */
+    if (high > v->fixed.lanes_max)
+        high = v->fixed.lanes_max;
+    for (uint64_t i = 0; i < high; i++) {
+        const struct idem_lane_shm *lane = &v->lanes[i];
+        uint64_t owner =
+            load_acquire(&lane->owner); /* P8 acquire: the hazards below are this owner's or a later one's */
+        bool named =
+            load_seq_cst(&lane->hazard_write) == (uint64_t)region + 1 || /* P4 seq_cst: as above; P11 acquire */
+            (compare_too && load_seq_cst(&lane->hazard_compare) == (uint64_t)region + 1); /* P4 seq_cst; P11 acquire */
+        if (!named || owner == 0)
+            continue;
+        if (lane == ctx->lane || !idem_process_dead(&v->process, owner))
+            return false;
+        if (load_acquire(&lane->owner) != owner) /* P8 acquire: somebody took the lane over; the hazard may be his */
+            return false;
+    }
+    return true;
+}
+
+bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, unsigned generation, uint64_t *live,
+                              uint64_t *filled_ever)
+{
+    uint64_t sum = 0, total = 0;
+    for (uint32_t i = 0; i < IDEM_REGION_CHUNKS; i++) {
+        const struct idem_chunk_shm *c = &v->chunks[region * IDEM_REGION_CHUNKS + i];
+        uint64_t emptied = load_relaxed(&c->emptied),
+                 filled = load_relaxed(&c->filled); /* relaxed: exact after check 1 */
+        uint64_t out = emptied >> 48 == generation ? emptied & LOW48 : 0;
+        uint64_t in = filled >> 48 == generation ? filled & LOW48 : 0;
+        sum += in > out ? in - out : in < out; /* more out than in can't be: count it, so that the pass decides */
+        total += in;
+    }
+    if (live != NULL)
+        *live = sum;
+    if (filled_ever != NULL)
+        *filled_ever = total;
+    return sum == 0;
+}
+
+static bool exhausted(const struct idem_view *v, const struct idem_region_shm *r, unsigned generation)
+{
+    uint64_t cursor = load_relaxed(&r->cursor); /* relaxed: decides about thrift only */
+    uint64_t region_bytes = UINT64_C(1) << v->region_shift, chunk_bytes = UINT64_C(1) << v->chunk_shift;
+    return cursor >> 48 == generation && (cursor & LOW48) + chunk_bytes > region_bytes;
+}
+
+/* Should this open region be drained, and how? */
+static unsigned next_phase(const struct idem_view *v, uint32_t index, uint64_t state, int pressure, int64_t now_ms,
+                           const struct idem_survey *s)
+{
+    const struct idem_region_shm *r = &v->regions[index];
+    if (region_expiry(state) != ENTRY_TIME_MAX && now_ms >= region_expiry(state))
+        return REGION_DRAINING;
+    unsigned g = region_generation(state);
+    uint64_t meta = load_relaxed(&r->meta); /* relaxed: decides about thrift only */
+    bool claims = (meta >> 40 & 0xff) == CLASS_CLAIMS;
+    if ((!claims && pressure == 0) || !exhausted(v, r, g))
+        return REGION_OPEN;
+    uint64_t live, filled;
+    if (idem_region_chunks_empty(v, index, g, &live, &filled))
+        return REGION_DRAINING;
+    /* Compaction: worth it if what lives fills less than half; a few at a time, since moving needs room itself. */
+    return pressure > 0 && live * 2 < filled && s->waiting_for_pass < COMPACT_AT_ONCE ? REGION_DRAINING : REGION_OPEN;
+}
+
+static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now_ms, struct idem_survey *s)
+{
+    struct idem_view *v = ctx->v;
+    struct idem_region_shm *r = &v->regions[index];
+    uint64_t state = load_acquire(&r->state); /* P5 acquire: before the facts below */
+    unsigned g = region_generation(state);
+    unsigned phase = region_phase(state);
+    if (phase == REGION_FREE) {
+        s->free++;
+        return;
+    }
+    if (phase == REGION_OPEN) {
+        unsigned to = next_phase(v, index, state, pressure, now_ms, s);
+        if (to == REGION_OPEN)
+            return;
+        uint64_t next = region_state(to, region_expiry(state), g);
+        if (!cas_seq_cst(&r->state, &state, next)) /* P4 seq_cst: state, then hazards; P5 release */
+            return;
+        IDEM_POINT("sweep.draining");
+        state = next;
+        phase = to;
+        s->moved = true;
+    }
+    if (phase == REGION_DRAINING || phase == REGION_EVICTING) {
+        uint64_t drain = load_relaxed(&r->drain); /* relaxed: a CAS from this value below carries the generation */
+        uint64_t cursor = load_acquire(&v->generation->cursor); /* P9 acquire: the pass it tells of is done */
+        if (drain >> 48 != g || (drain & LOW48) == 0) {
+            if (!IDEM_FAULT("sweep.no_check1") && !unhazarded(ctx, index, false)) /* check 1 */
+                return;
+            if (!idem_region_chunks_empty(v, index, g, NULL, NULL)) {
+                /* Slice 0 means: this pass has not begun, so all of it will come after check 1. The cursor is loaded anew. */
+                cursor = load_acquire(&v->generation->cursor); /* P9 acquire: after check 1 */
+                uint64_t pass = cursor_pass(cursor) + (cursor_slice(cursor) == 0 ? 1 : 2);
+                cas_relaxed(&r->drain, &drain,
+                            (uint64_t)g << 48 | pass); /* relaxed: it follows check 1, which loads seq_cst */
+                IDEM_POINT("sweep.noted");
+                s->waiting_for_pass++;
+                s->moved = true;
+                return;
+            }
+        } else if (cursor_pass(cursor) < (drain & LOW48)) {
+            s->waiting_for_pass++;
+            return;
+        }
+        uint64_t next = region_state(REGION_RETIRING, region_expiry(state), g);
+        if (!cas_seq_cst(&r->state, &state, next)) /* P4 seq_cst: state, then hazards; P5 release */
+            return;
+        IDEM_POINT("sweep.retiring");
+        state = next;
+        phase = REGION_RETIRING;
+        s->moved = true;
+    }
+    if (phase == REGION_RETIRING) {
+        if (!IDEM_FAULT("sweep.no_check2") && !unhazarded(ctx, index, true)) /* check 2 */
+            return;
+        unsigned next = g == 0xffff ? 1 : g + 1;
+        if (cas_seq_cst(&r->state, &state,
+                        region_state(REGION_FREE, 0, next))) { /* P5 release: every use of the old generation */
+            IDEM_POINT("sweep.recycled");
+            idem_count(ctx, COUNT_SWEPT_REGIONS);
+            s->free++;
+            s->moved = true;
+        }
+    }
+}
+
+void idem_arena_recycle(struct idem_ctx *ctx, uint32_t *at, uint32_t limit, int pressure, int64_t now_ms,
+                        struct idem_survey *s)
+{
+    struct idem_view *v = ctx->v;
+    if (limit > v->region_count)
+        limit = v->region_count;
+    for (uint32_t i = 0; i < limit; i++) {
+        uint32_t index = (*at)++ % v->region_count;
+        step(ctx, index, pressure, now_ms, s);
+    }
+}
+
+bool idem_arena_evict_one(struct idem_ctx *ctx)
+{
+    struct idem_view *v = ctx->v;
+    uint32_t victim = 0;
+    uint64_t victim_state = 0;
+    for (uint32_t i = 0; i < v->region_count; i++) {
+        uint64_t state = load_acquire(&v->regions[i].state); /* P5 acquire: as in step() */
+        unsigned g = region_generation(state);
+        uint64_t meta = load_relaxed(&v->regions[i].meta); /* relaxed: decides about thrift only */
+        if (region_phase(state) == REGION_EVICTING)
+            return true; /* one at a time */
+        if (region_phase(state) != REGION_OPEN || (meta >> 40 & 0xff) == CLASS_CLAIMS ||
+            !exhausted(v, &v->regions[i], g))
+            continue;
+        if (victim_state == 0 || region_expiry(state) < region_expiry(victim_state)) {
+            victim = i;
+            victim_state = state;
+        }
+    }
+    if (victim_state == 0)
+        return false;
+    uint64_t next = region_state(REGION_EVICTING, region_expiry(victim_state), region_generation(victim_state));
+    return cas_seq_cst(&v->regions[victim].state, &victim_state,
+                       next); /* P4 seq_cst: state, then hazards; P5 release */
+}

@@ -1,0 +1,303 @@
+/*
+ * arena/reserve.c - room for an entry: the lane's chunk, a new chunk, a new region.
+ *
+ * Owns: the allocation side of arena.h. See there for the invariants.
+ */
+#include "arena/arena.h"
+
+#include "base/error.h"
+#include "base/point.h"
+
+#define CLASS_BASE_MS 1024
+#define TRIES         64u
+
+unsigned idem_class_of(int64_t life_ms)
+{
+    if (life_ms >= IDEM_TTL_MAX_MS)
+        return CLASS_NEVER;
+    if (life_ms <= CLASS_BASE_MS)
+        return 2;
+    uint64_t n = (uint64_t)(life_ms - 1);
+    unsigned octave = 63u - (unsigned)__builtin_clzll(n); /* >= 10 */
+    unsigned quarter = (unsigned)(n >> (octave - 2)) & 3;
+    unsigned klass = 3 + (octave - 10) * 4 + quarter;
+    return klass < IDEM_CLASSES ? klass : CLASS_NEVER;
+}
+
+int64_t idem_class_life_ms(unsigned klass)
+{
+    if (klass == CLASS_CLAIMS)
+        return 0;
+    if (klass == CLASS_NEVER)
+        return IDEM_FOREVER;
+    if (klass == 2)
+        return CLASS_BASE_MS;
+    unsigned octave = (klass - 3) / 4 + 10, quarter = (klass - 3) % 4;
+    return (INT64_C(1) << octave) + (INT64_C(1) << (octave - 2)) * (quarter + 1);
+}
+
+/* How far an expiry is raised at once: few CASes, little memory held longer than needed. */
+static int64_t raise_step(int64_t life_ms)
+{
+    return life_ms / 256 + 16;
+}
+
+static unsigned meta_class(uint64_t meta)
+{
+    return (unsigned)(meta >> 40 & 0xff);
+}
+static int64_t meta_opened(uint64_t meta)
+{
+    return (int64_t)(meta & ((UINT64_C(1) << 40) - 1));
+}
+
+/* Invariant 6: true if the region now stays until expiry_ms; *state is what it is then. */
+static bool stays_until(struct idem_region_shm *r, uint64_t *state, int64_t expiry_ms, int64_t now_ms)
+{
+    while (region_expiry(*state) < expiry_ms) {
+        int64_t to = expiry_ms >= ENTRY_TIME_MAX ? ENTRY_TIME_MAX : expiry_ms + raise_step(expiry_ms - now_ms);
+        if (to > ENTRY_TIME_MAX)
+            to = ENTRY_TIME_MAX;
+        uint64_t raised = region_state(REGION_OPEN, to, region_generation(*state));
+        if (cas_seq_cst(&r->state, state,
+                        raised)) { /* P4 seq_cst: against a sweeper's change to DRAINING; P5 release */
+            *state = raised;
+            return true;
+        }
+        if (region_phase(*state) != REGION_OPEN)
+            return false;
+    }
+    return true;
+}
+
+/* Sets the write hazard and says whether the region may be written to. */
+static bool enter_region(struct idem_ctx *ctx, uint32_t index, unsigned generation, int64_t expiry_ms, int64_t now_ms)
+{
+    struct idem_region_shm *r = &ctx->v->regions[index];
+    store_seq_cst(&ctx->lane->hazard_write, (uint64_t)index + 1); /* P4 seq_cst: hazard, then region state */
+    if (IDEM_FAULT("hazard.ignored"))
+        store_relaxed(&ctx->lane->hazard_write, 0); /* relaxed: a seeded fault */
+    IDEM_POINT("reserve.hazard");
+    uint64_t state = load_seq_cst(&r->state); /* P4 seq_cst: as above; P5 acquire: what came before OPEN */
+    return region_phase(state) == REGION_OPEN && (generation == 0 || region_generation(state) == generation) &&
+           stays_until(r, &state, expiry_ms, now_ms);
+}
+
+static void count_filled(struct idem_view *v, uint32_t region, uint64_t offset, unsigned generation, bool shared)
+{
+    struct idem_a64 *filled = &v->chunks[region * IDEM_REGION_CHUNKS + (uint32_t)(offset >> v->chunk_shift)].filled;
+    uint64_t old = load_relaxed(filled); /* relaxed: ordered by the slot word's release, and by check 1 */
+    uint64_t next = old >> 48 == generation ? old + 1 : (uint64_t)generation << 48 | 1;
+    if (!shared) {
+        store_relaxed(filled, next); /* relaxed: the lane's own; as above */
+        return;
+    }
+    while (!cas_relaxed(filled, &old, next)) /* relaxed: as above */
+        next = old >> 48 == generation ? old + 1 : (uint64_t)generation << 48 | 1;
+}
+
+static void fill(struct idem_ctx *ctx, uint32_t region, unsigned generation, uint64_t offset, bool shared,
+                 struct idem_space *space)
+{
+    struct idem_view *v = ctx->v;
+    count_filled(v, region, offset, generation, shared);
+    space->unit = ((uint64_t)region << (v->region_shift - 4)) + offset / IDEM_UNIT_BYTES;
+    space->generation = generation;
+    space->at = v->arena + space->unit * 2;
+    fence_release(); /* P3 release: the chunk is ours, no byte of it was written before this */
+}
+
+/* From the lane's open chunk of this class. The cursor moves before anything is written (lane.h, invariant 3). */
+static bool from_chunk(struct idem_ctx *ctx, struct idem_lane_chunk_shm *c, uint64_t bytes, int64_t expiry_ms,
+                       int64_t now_ms, struct idem_space *space)
+{
+    uint64_t place = load_relaxed(&c->place), span = load_relaxed(&c->span); /* relaxed: the lane's own */
+    uint32_t region = (uint32_t)place, from = (uint32_t)span, to = (uint32_t)(span >> 32);
+    unsigned generation = (unsigned)(place >> 32 & 0xffff);
+    if (region >= ctx->v->region_count || to > UINT64_C(1) << ctx->v->region_shift || from > to ||
+        from % IDEM_UNIT_BYTES != 0 || bytes > to - from || generation == 0)
+        return false;
+    if (!enter_region(ctx, region, generation, expiry_ms, now_ms)) {
+        store_relaxed(&c->place, 0); /* relaxed: the lane's own; the region has gone on without us */
+        return false;
+    }
+    store_relaxed(&c->span, (uint64_t)to << 32 | (from + (uint32_t)bytes)); /* relaxed: the lane's own */
+    fill(ctx, region, generation, from, place >> 56 & 1, space);
+    return true;
+}
+
+static struct idem_lane_chunk_shm *find_chunk(struct idem_ctx *ctx, unsigned klass, bool *found)
+{
+    struct idem_lane_chunk_shm *chunks = ctx->lane->chunks, *empty = NULL;
+    for (unsigned i = 0; i < IDEM_LANE_CHUNKS; i++) {
+        uint64_t place = load_relaxed(&chunks[i].place); /* relaxed: the lane's own */
+        if (place == 0) {
+            if (empty == NULL)
+                empty = &chunks[i];
+        } else if ((place >> 48 & 0xff) == klass) {
+            *found = true;
+            return &chunks[i];
+        }
+    }
+    *found = false;
+    /* More classes than places: the class's number picks the one to drop; what is left of that chunk comes back with its region. */
+    return empty != NULL ? empty : &chunks[klass % IDEM_LANE_CHUNKS];
+}
+
+/* Bytes [*from, *to) of an open region; whole chunks up to a chunk's boundary for small entries, exact bytes for large ones. */
+static bool take_span(struct idem_ctx *ctx, uint32_t index, uint64_t bytes, bool large, uint64_t *from, uint64_t *to,
+                      unsigned *generation)
+{
+    struct idem_region_shm *r = &ctx->v->regions[index];
+    uint64_t region_bytes = UINT64_C(1) << ctx->v->region_shift, chunk_bytes = UINT64_C(1) << ctx->v->chunk_shift;
+    unsigned g = region_generation(load_acquire(&r->state)); /* P5 acquire: OPEN was seen and our hazard holds it */
+    uint64_t cursor = load_relaxed(&r->cursor);              /* relaxed: a number; the bytes are fenced by P3 */
+    for (;;) {
+        uint64_t used = cursor >> 48 == g ? cursor & LOW48 : 0;
+        uint64_t end = large ? used + bytes : (used | (chunk_bytes - 1)) + 1;
+        if (!large && end - used < bytes)
+            end += chunk_bytes;
+        if (used > region_bytes || end > region_bytes)
+            return false;
+        if (cas_relaxed(&r->cursor, &cursor, (uint64_t)g << 48 | end)) { /* relaxed: as above */
+            IDEM_POINT("chunk.taken");
+            *from = used;
+            *to = end;
+            *generation = g;
+            return true;
+        }
+    }
+}
+
+/* FREE -> OPEN for a class. Invariant 5: meta is set once a generation, by whoever comes first; the rest finish his work. */
+static bool open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, int64_t now_ms)
+{
+    struct idem_view *v = ctx->v;
+    struct idem_region_shm *r = &v->regions[index];
+    uint64_t state = load_acquire(&r->state); /* P5 acquire: what was done before it became FREE */
+    if (region_phase(state) != REGION_FREE)
+        return false;
+    unsigned g = region_generation(state);
+    uint64_t meta = load_relaxed(&r->meta); /* relaxed: published by the CAS on the state */
+    if (meta >> 48 != g) {
+        uint64_t opened = (uint64_t)(now_ms - v->fixed.created_ms) & ((UINT64_C(1) << 40) - 1);
+        cas_relaxed(&r->meta, &meta, (uint64_t)g << 48 | (uint64_t)klass << 40 | opened); /* relaxed: as above */
+        IDEM_POINT("region.meta");
+    }
+    meta = load_relaxed(&r->meta); /* relaxed: as above */
+    unsigned opened_for = meta_class(meta);
+    if (meta >> 48 != g || opened_for >= IDEM_CLASSES)
+        return false;
+    int64_t expiry = opened_for == CLASS_NEVER ? ENTRY_TIME_MAX : now_ms;
+    if (!cas_seq_cst(&r->state, &state, region_state(REGION_OPEN, expiry, g))) /* P5 release: meta before OPEN */
+        return false;
+    IDEM_POINT("region.opened");
+    uint64_t hint = load_relaxed(&v->generation->open[opened_for]);            /* relaxed: a hint */
+    cas_relaxed(&v->generation->open[opened_for], &hint, (uint64_t)index + 1); /* relaxed: a hint */
+    return opened_for == klass;
+}
+
+/* A free region for the class, leaving `keep` free ones. */
+static bool open_some(struct idem_ctx *ctx, unsigned klass, uint32_t keep, int64_t now_ms)
+{
+    struct idem_view *v = ctx->v;
+    uint32_t seen[TRIES], n = 0;
+    uint32_t limit = keep + 8 < TRIES ? keep + 8 : TRIES;
+    /* All lanes begin at the front: low regions are used first and stay warm. */
+    for (uint32_t i = 0; i < v->region_count && n < limit; i++)
+        if (region_phase(load_relaxed(&v->regions[i].state)) == REGION_FREE) /* relaxed: open_region looks again */
+            seen[n++] = i;
+    for (uint32_t i = 0; i + keep < n; i++)
+        if (open_region(ctx, seen[i], klass, now_ms))
+            return true;
+    return false;
+}
+
+static uint32_t kept_free(const struct idem_view *v, enum idem_purpose purpose)
+{
+    if (purpose == FOR_SWEEP)
+        return 0;
+    if (purpose == FOR_ANSWER)
+        return 1;
+    return v->region_count / 128 + 2 < 32 ? v->region_count / 128 + 2 : 32;
+}
+
+static bool window_over(const struct idem_view *v, const struct idem_region_shm *r, unsigned klass, int64_t now_ms)
+{
+    if (klass == CLASS_NEVER || klass == CLASS_CLAIMS)
+        return false;
+    int64_t window = idem_class_life_ms(klass) / 4 + 2000;
+    return now_ms - v->fixed.created_ms - meta_opened(load_relaxed(&r->meta)) >
+           window; /* relaxed: decides about thrift only */
+}
+
+static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, uint64_t bytes, int64_t expiry_ms,
+                             int64_t now_ms, struct idem_space *space)
+{
+    struct idem_view *v = ctx->v;
+    bool large = bytes > UINT64_C(1) << (v->chunk_shift - 2);
+    uint64_t from, to;
+    unsigned generation;
+    if (index >= v->region_count || !enter_region(ctx, index, 0, expiry_ms, now_ms) ||
+        !take_span(ctx, index, bytes, large, &from, &to, &generation))
+        return false;
+    if (large) {
+        fill(ctx, index, generation, from, true, space);
+        return true;
+    }
+    bool shared = from % (UINT64_C(1) << v->chunk_shift) != 0;
+    bool found;
+    struct idem_lane_chunk_shm *c = find_chunk(ctx, klass, &found);
+    /* relaxed: the lane's own. place is cleared first: one who dies in between leaves no place with another's span. */
+    store_relaxed(&c->place, 0);
+    store_relaxed(&c->span, to << 32 | (from + bytes)); /* relaxed: as above */
+    store_relaxed(&c->place, (uint64_t)index | (uint64_t)generation << 32 | (uint64_t)klass << 48 |
+                                 (uint64_t)shared << 56); /* relaxed: as above */
+    fill(ctx, index, generation, from, shared, space);
+    ctx->want_sweep = true;
+    return true;
+}
+
+int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose purpose, uint64_t bytes,
+                       int64_t expiry_ms, int64_t now_ms, struct idem_space *space)
+{
+    struct idem_view *v = ctx->v;
+    bool found;
+    struct idem_lane_chunk_shm *c = find_chunk(ctx, klass, &found);
+    if (likely(found) && likely(from_chunk(ctx, c, bytes, expiry_ms, now_ms, space)))
+        return IDEM_OK;
+    for (unsigned tries = 0; tries < TRIES; tries++) {
+        struct idem_a64 *hint = &v->generation->open[klass];
+        uint64_t open = load_relaxed(hint); /* relaxed: a hint, everything is checked under the hazard */
+        if (open != 0) {
+            uint32_t index = (uint32_t)(open - 1);
+            if (index < v->region_count && !window_over(v, &v->regions[index], klass, now_ms) &&
+                from_open_region(ctx, index, klass, bytes, expiry_ms, now_ms, space))
+                return IDEM_OK;
+            cas_relaxed(hint, &open, 0); /* relaxed: a hint */
+        }
+        if (!open_some(ctx, klass, kept_free(v, purpose), now_ms) && load_relaxed(hint) == 0) /* relaxed: a hint */
+            break;
+    }
+    /* No free region. Answers and the sweep may use any open one: longer-lived classes first, they need no raise. */
+    if (purpose != FOR_CLAIM)
+        for (unsigned i = 1; i < IDEM_CLASSES; i++) {
+            unsigned other = klass + i < IDEM_CLASSES ? klass + i : klass + i - IDEM_CLASSES;
+            uint64_t open = load_relaxed(&v->generation->open[other]); /* relaxed: a hint */
+            if (open != 0 && from_open_region(ctx, (uint32_t)(open - 1), klass, bytes, expiry_ms, now_ms, space))
+                return IDEM_OK;
+        }
+    idem_arena_leave(ctx);
+    return IDEM_E_FULL;
+}
+
+void idem_arena_emptied(struct idem_ctx *ctx, uint64_t unit, unsigned generation)
+{
+    struct idem_view *v = ctx->v;
+    uint64_t offset = unit * IDEM_UNIT_BYTES;
+    struct idem_a64 *emptied = &v->chunks[offset >> v->chunk_shift].emptied;
+    uint64_t old = load_relaxed(emptied), next; /* relaxed: a count; it may be late, never early */
+    do
+        next = old >> 48 == generation ? old + 1 : (uint64_t)generation << 48 | 1;
+    while (!cas_relaxed(emptied, &old, next)); /* relaxed: as above; the hazard still holds the region */
+}

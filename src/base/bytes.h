@@ -1,0 +1,96 @@
+/*
+ * base/bytes.h - bytes in shared memory, word by word; checked arithmetic.
+ *
+ * Owns: copying into and out of memory that others may change at the same time. All accesses are relaxed atomic words, so
+ * that a torn read is a wrong value (found by validating the slot word afterwards) and not a data race.
+ * relaxed-in-this-file: the order is given by the slot word (P1, P3), never by the bytes.
+ */
+#ifndef IDEM_BASE_BYTES_H
+#define IDEM_BASE_BYTES_H
+
+#include <stddef.h>
+#include <string.h>
+
+#include "base/atomic.h"
+
+static inline uint64_t round_up(uint64_t n, uint64_t power_of_two)
+{
+    return (n + power_of_two - 1) & ~(power_of_two - 1);
+}
+
+static inline uint64_t load_tail(const uint8_t *p, size_t n)
+{
+    uint64_t v = 0;
+    memcpy(&v, p, n);
+    return v;
+}
+
+/* Bytes to be written one piece after another into 8-byte aligned shared words; pad with zeros by idem_put_end(). */
+struct idem_put {
+    struct idem_a64 *at;
+    uint64_t carry;
+    unsigned carry_bytes;
+};
+
+static inline void idem_put_bytes(struct idem_put *p, const void *src, size_t n)
+{
+    const uint8_t *s = src;
+    if (n == 0)
+        return;
+    if (p->carry_bytes != 0) {
+        while (n > 0 && p->carry_bytes < 8) {
+            p->carry |= (uint64_t)*s++ << (8 * p->carry_bytes++);
+            n--;
+        }
+        if (p->carry_bytes < 8)
+            return;
+        store_relaxed(p->at++, p->carry);
+        p->carry = 0;
+        p->carry_bytes = 0;
+    }
+    for (; n >= 8; n -= 8, s += 8) {
+        uint64_t v;
+        memcpy(&v, s, 8);
+        store_relaxed(p->at++, v);
+    }
+    if (n > 0) {
+        p->carry = load_tail(s, n);
+        p->carry_bytes = (unsigned)n;
+    }
+}
+
+static inline void idem_put_end(struct idem_put *p)
+{
+    if (p->carry_bytes != 0)
+        store_relaxed(p->at++, p->carry);
+    p->carry = 0;
+    p->carry_bytes = 0;
+}
+
+static inline void idem_copy_out(void *dst, const struct idem_a64 *src, size_t n)
+{
+    uint8_t *d = dst;
+    for (; n >= 8; n -= 8, d += 8, src++) {
+        uint64_t v = load_relaxed(src);
+        memcpy(d, &v, 8);
+    }
+    if (n > 0) {
+        uint64_t v = load_relaxed(src);
+        memcpy(d, &v, n);
+    }
+}
+
+/* Compares n private bytes with shared words; the shared side's last word is padded with zeros. */
+static inline bool idem_shared_equal(const struct idem_a64 *shared, const void *bytes, size_t n)
+{
+    const uint8_t *b = bytes;
+    for (; n >= 8; n -= 8, b += 8, shared++) {
+        uint64_t v;
+        memcpy(&v, b, 8);
+        if (load_relaxed(shared) != v)
+            return false;
+    }
+    return n == 0 || load_relaxed(shared) == load_tail(b, n);
+}
+
+#endif

@@ -1,0 +1,32 @@
+/* base/clock.c - see clock.h. Holds no state but the test skew. */
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#ifdef IDEM_TESTING
+static const struct idem_a64 no_skew;
+const struct idem_a64 *idem_clock_skew_ms = &no_skew;
+#endif
+
+int64_t idem_clock_wall_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int64_t idem_clock_namespace_shift_ms(void)
+{
+    FILE *f = fopen("/proc/self/timens_offsets", "re");
+    if (f == NULL)
+        return 0;
+    char name[32];
+    long long seconds, nanoseconds;
+    int64_t shift = 0;
+    while (fscanf(f, "%31s %lld %lld", name, &seconds, &nanoseconds) == 3)
+        if (strcmp(name, "monotonic") == 0)
+            shift = -(int64_t)(seconds * 1000 + nanoseconds / 1000000);
+    fclose(f);
+    return shift;
+}

@@ -1,0 +1,169 @@
+/*
+ * index/insert.c - claiming an absent key, and changing a slot that is there.
+ *
+ * Steps, invariants and deaths: index.h. The crash points below are the steps' names.
+ */
+#include "base/error.h"
+#include "base/futex.h"
+#include "base/point.h"
+#include "index/bucket.h"
+
+#define FREE_TRIES 256u
+
+bool idem_index_hold(struct idem_ctx *ctx, const struct idem_found *f)
+{
+    idem_hazard_compare(ctx, f->word);
+    return load_seq_cst(f->slot) == f->word; /* P4 seq_cst: hazard, then slot; P1 acquire */
+}
+
+/* One CAS; wakes everybody if the attempt that they wait for has ended with it. */
+static bool change(struct idem_found *f, uint64_t next)
+{
+    uint64_t old = f->word;
+    if (word_state(next) != WORD_IN_PROGRESS || next == 0)
+        next &= ~WORD_WAITERS;
+    if (!cas_acq_rel(f->slot, &old, next)) /* P1 release: the new entry's bytes, or the rescue words */
+        return false;
+    IDEM_POINT("swap.swapped");
+    if ((old & WORD_WAITERS) != 0 && (next & WORD_WAITERS) == 0 && !IDEM_FAULT("wake.none"))
+        idem_futex_wake_all(f->slot);
+    return true;
+}
+
+bool idem_index_replace(struct idem_ctx *ctx, struct idem_found *f, unsigned state, const struct idem_space *space)
+{
+    if (!change(f, word_with_state(word_moved(f->word, space->unit, space->generation), state)))
+        return false;
+    idem_arena_emptied(ctx, word_unit(f->word), word_generation(f->word));
+    return true;
+}
+
+bool idem_index_set_state(struct idem_found *f, unsigned state)
+{
+    return change(f, word_with_state(f->word, state));
+}
+
+bool idem_index_set_waiters(struct idem_found *f)
+{
+    uint64_t old = f->word;
+    if (old & WORD_WAITERS)
+        return true;
+    if (!cas_acq_rel(f->slot, &old, old | WORD_WAITERS)) /* P1 release: passes on the writer's bytes */
+        return false;
+    f->word |= WORD_WAITERS;
+    return true;
+}
+
+/* Invariant 2. The word was loaded, held and found final before this loads the header. */
+static bool unname(struct idem_ctx *ctx, const struct idem_found *f)
+{
+    struct idem_view *v = ctx->v;
+    uint64_t b = f->place / 8;
+    unsigned distance = word_distance(f->word);
+    struct idem_a64 *header = &v->buckets[bucket_before(v, b, distance)].header;
+    uint64_t h = load_acquire(header); /* P2 acquire: does it name the slot? */
+    for (unsigned tries = 0; tries < FREE_TRIES; tries++) {
+        if (!header_pending(h) || header_distance(h) != distance || header_slot(h) != f->place % 8)
+            return true;
+        uint64_t next = header_make(header_version(h) + 1, header_reach(h), false, 0, 0) | (h & HEADER_FROZEN);
+        if (cas_acq_rel(header, &h, next)) { /* P2 release: the slot is final */
+            IDEM_POINT("free.unnamed");
+            return true;
+        }
+    }
+    return false;
+}
+
+bool idem_index_free(struct idem_ctx *ctx, struct idem_found *f, int64_t now_ms)
+{
+    if (!word_final(f->word) ||
+        (f->entry.token >= (uint64_t)now_ms << 16 && !IDEM_FAULT("free.young"))) /* invariant 5 */
+        return false;
+    if (!IDEM_FAULT("free.pending") && !unname(ctx, f))
+        return false;
+    if (!change(f, 0))
+        return false;
+    IDEM_POINT("free.freed");
+    idem_arena_emptied(ctx, word_unit(f->word), word_generation(f->word));
+    idem_count(ctx, COUNT_SWEPT_ENTRIES);
+    return true;
+}
+
+/* A free slot within the key's range: seen by the scan, or further on, or by freeing one whose record is gone
+   (or, where the store evicts, complete). */
+static bool find_free(struct idem_ctx *ctx, const struct idem_gap *gap, int64_t now_ms, uint64_t *bucket,
+                      unsigned *slot, unsigned *distance)
+{
+    struct idem_view *v = ctx->v;
+    bool evict = v->fixed.when_full == IDEM_FULL_EVICT;
+    for (unsigned d = 0; d <= IDEM_DISTANCE_MAX; d++) {
+        uint64_t b = bucket_after(v, gap->home, d);
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
+            if (load_relaxed(&v->buckets[b].slots[s]) == 0) { /* relaxed: a hint, the CAS decides */
+                *bucket = b;
+                *slot = s;
+                *distance = d;
+                return true;
+            }
+    }
+    for (unsigned d = 0; d <= IDEM_DISTANCE_MAX; d++) {
+        uint64_t b = bucket_after(v, gap->home, d);
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
+            struct idem_found f = {.slot = &v->buckets[b].slots[s], .place = b * 8 + s};
+            f.word = load_acquire(f.slot); /* P1 acquire: the entry's bytes */
+            if (!word_final(f.word) || !idem_index_hold(ctx, &f) || !idem_entry_load(v, f.word, &f.entry))
+                continue;
+            bool gone = idem_index_gone(&f, now_ms);
+            if ((!gone && (!evict || word_state(f.word) != WORD_COMPLETED)) || !idem_index_free(ctx, &f, now_ms))
+                continue;
+            if (!gone)
+                idem_count(ctx, COUNT_EVICTED);
+            *bucket = b;
+            *slot = s;
+            *distance = d;
+            return true;
+        }
+    }
+    return false;
+}
+
+int idem_index_insert(struct idem_ctx *ctx, const struct idem_index_key *key, const struct idem_gap *gap,
+                      const struct idem_space *space, int64_t now_ms, uint64_t *place)
+{
+    struct idem_view *v = ctx->v;
+    struct idem_a64 *header = &v->buckets[gap->home].header;
+    uint64_t bucket = gap->bucket;
+    unsigned slot = gap->slot, distance = gap->free_distance;
+    uint64_t w;
+    if (gap->header & HEADER_FROZEN)
+        return idem_fail(IDEM_E_CORRUPT, "generation: bucket %llu is frozen, which this version never does",
+                         (unsigned long long)gap->home);
+    for (unsigned tries = 0;; tries++) {
+        if (distance > IDEM_DISTANCE_MAX || tries > 0)
+            if (tries >= FREE_TRIES || !find_free(ctx, gap, now_ms, &bucket, &slot, &distance))
+                return idem_fail(IDEM_E_FULL,
+                                 "no free slot within %u buckets of this key's; create the store for more keys",
+                                 IDEM_DISTANCE_MAX + 1);
+        w = word_make(WORD_TENTATIVE, distance, idem_tag_of(key->hash), space->unit, space->generation);
+        uint64_t none = 0;
+        if (cas_acq_rel(&v->buckets[bucket].slots[slot], &none, w)) /* P1 release: the entry's bytes */
+            break;
+    }
+    IDEM_POINT("claim.reserved");
+    struct idem_a64 *at = &v->buckets[bucket].slots[slot];
+    uint64_t h = gap->header, mine = w;
+    unsigned reach = header_reach(h) > distance ? header_reach(h) : distance;
+    uint64_t next = header_make(header_version(h) + 1, reach, true, distance, slot);
+    if (!cas_acq_rel(header, &h, next)) { /* P2 release: the reserved slot */
+        cas_acq_rel(at, &mine,
+                    0); /* P1 release: nothing of it was seen; it is still ours, nobody clears a living writer's */
+        IDEM_POINT("claim.given_back");
+        return 0;
+    }
+    IDEM_POINT("claim.published");
+    cas_acq_rel(at, &mine,
+                word_with_state(w, WORD_IN_PROGRESS)); /* P1 release: invariant 6, a failure is somebody's help */
+    IDEM_POINT("claim.finished");
+    *place = bucket * 8 + slot;
+    return 1;
+}

@@ -1,0 +1,266 @@
+/*
+ * index/sweep.c - the pass over the index that lets draining regions go; moving entries; lowering reach.
+ *
+ * Owns: the sweep's cursor {pass, slice}. Slice 0: the pass has not begun. Slice k >= 1 is a run of buckets; who finishes it moves the
+ * cursor on by CAS, so several may do one slice at once and a helper stopped in an old pass can't advance a later one.
+ *
+ * Invariant: the cursor leaves a slice only if, at some moment after the helper loaded the cursor, each slot of the slice named no draining region.
+ * Region states are loaded after the cursor, and nothing is remembered from one slice to the next. A slot that can't be dealt with now (no room to move
+ * it, a token of this very tick) holds the cursor where it is.
+ *
+ * If we die here: the next helper does the slice again.
+ */
+#include <time.h>
+
+#include "base/error.h"
+#include "base/point.h"
+#include "index/bucket.h"
+
+#define SLICE_BUCKETS 512u
+#define SLOT_TRIES    64u
+#define STEP_REGIONS  64u
+
+static uint32_t slice_count(const struct idem_view *v)
+{
+    return (uint32_t)((v->bucket_count + SLICE_BUCKETS - 1) / SLICE_BUCKETS);
+}
+
+static void copy_words(struct idem_a64 *to, const struct idem_a64 *from, uint64_t bytes)
+{
+    for (uint64_t i = 0; i < bytes / 8; i++)
+        store_relaxed(&to[i],
+                      load_relaxed(&from[i])); /* relaxed: the slot word orders it (P1); the source's region is held */
+}
+
+/* A copy that stays until the entry's own end. The slot is held. Room is found first by class, in the last resort anywhere. */
+enum moved { MOVED, CHANGED, NO_ROOM };
+static enum moved move(struct idem_ctx *ctx, struct idem_found *f, int64_t now_ms)
+{
+    struct idem_entry *e = &f->entry;
+    unsigned state = word_state(f->word);
+    bool rescued = state == WORD_COMPLETED && e->kind == ENTRY_CLAIM;
+    struct idem_rescue r = {0};
+    struct idem_entry copy = *e;
+    if (rescued) {
+        idem_entry_load_rescue(e, &r);
+        copy.kind = ENTRY_TOMBSTONE;
+        copy.meta_bytes = 0;
+        copy.body_bytes = 24;
+        copy.mark_bytes = 0;
+        copy.expiry_ms = r.expiry_ms;
+        copy.extra = r.user_flags;
+        copy.status = r.status;
+        copy.at_ms = e->at_ms + r.took_ms;
+    }
+    bool running = state == WORD_IN_PROGRESS;
+    int64_t until = running ? (e->lease_end_ms > now_ms ? e->lease_end_ms : now_ms) : copy.expiry_ms;
+    unsigned klass = running && e->lease_end_ms > now_ms ? CLASS_CLAIMS : idem_class_of(copy.expiry_ms - now_ms);
+    if (klass != CLASS_CLAIMS)
+        until = copy.expiry_ms;
+    uint64_t bytes = idem_entry_bytes(copy.kind, copy.key_bytes, idem_entry_answer_bytes(&copy), copy.mark_bytes);
+    struct idem_space space;
+    if (idem_arena_reserve(ctx, klass, FOR_SWEEP, bytes, until, now_ms, &space) != IDEM_OK)
+        return NO_ROOM;
+    if (rescued) {
+        uint8_t key[IDEM_KEY_MAX];
+        uint64_t outcome[3] = {r.meta_bytes, r.body_bytes, r.digest};
+        idem_index_copy_key(e, key);
+        idem_entry_store(space.at, &copy, key, NULL, outcome, NULL);
+    } else {
+        copy_words(space.at, e->at, bytes);
+        store_relaxed(&space.at[4], 0); /* relaxed: as the rest; the copy has no log position of its own */
+        if (e->kind == ENTRY_CLAIM)
+            for (unsigned i = ENTRY_RESCUE_AT; i < ENTRY_CLAIM_WORDS; i++)
+                store_relaxed(&space.at[i], 0); /* relaxed: as the rest; a half-made rescue is not taken along */
+    }
+    uint64_t old = f->word;
+    bool moved = cas_acq_rel(f->slot, &old,
+                             word_moved(f->word, space.unit, space.generation)); /* P1 release: the copy's bytes */
+    if (moved) {
+        idem_arena_emptied(ctx, word_unit(f->word), word_generation(f->word));
+        idem_count(ctx, COUNT_MOVED_ENTRIES);
+    } else {
+        idem_arena_emptied(ctx, space.unit, space.generation);
+    }
+    IDEM_POINT("sweep.moved");
+    store_release(&ctx->lane->hazard_write, 0); /* P11 release: the copy is published, or nobody's */
+    return moved ? MOVED : CHANGED;
+}
+
+/* A reserved slot whose writer is dead (the caller has established it). Invariant 4 of index.h. */
+static void settle_tentative(struct idem_ctx *ctx, struct idem_found *f)
+{
+    struct idem_view *v = ctx->v;
+    unsigned distance = word_distance(f->word);
+    uint64_t home = bucket_before(v, f->place / 8, distance);
+    uint64_t h = load_acquire(&v->buckets[home].header); /* P2 acquire: after the writer's death */
+    if (header_pending(h) && header_distance(h) == distance && header_slot(h) == f->place % 8) {
+        idem_index_help(ctx, home, h);
+        return;
+    }
+    uint64_t old = f->word;
+    if (cas_acq_rel(f->slot, &old, 0)) { /* P1 release: nothing of it was ever seen */
+        idem_arena_emptied(ctx, word_unit(f->word), word_generation(f->word));
+        IDEM_POINT("sweep.cleared");
+    }
+}
+
+/* True: the slot names no draining region (any more). */
+static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, uint64_t *used)
+{
+    struct idem_view *v = ctx->v;
+    struct idem_found f = {.slot = &v->buckets[bucket].slots[slot], .place = bucket * 8 + slot};
+    for (unsigned tries = 0; tries < SLOT_TRIES; tries++) {
+        f.word = load_acquire(f.slot); /* P1 acquire: the entry's bytes */
+        if (f.word == 0)
+            return true;
+        uint32_t region = word_region(v, f.word);
+        if (region >= v->region_count) /* damaged; idem verify tells, the data path answers IDEM_E_CORRUPT */
+            return true;
+        uint64_t state = load_acquire(&v->regions[region].state); /* P5 acquire: after the cursor was loaded */
+        if (!region_draining(state) || region_generation(state) != word_generation(f.word)) {
+            ++*used;
+            return true;
+        }
+        if (!idem_index_hold(ctx, &f))
+            continue;
+        if (!idem_entry_load(v, f.word, &f.entry)) {
+            ++*used;
+            return true; /* damaged, as above; the region's bytes stay readable */
+        }
+        if (word_state(f.word) == WORD_TENTATIVE) {
+            /* A living writer is still at it: then check 1 has not been made, and the region waits for a later pass. */
+            if (!idem_process_dead(&v->process, f.entry.owner)) {
+                ++*used;
+                return true;
+            }
+            settle_tentative(ctx, &f);
+            continue;
+        }
+        int64_t now_ms = idem_view_now_ms(v);
+        if (idem_index_gone(&f, now_ms) && idem_index_free(ctx, &f, now_ms))
+            return true;
+        if (region_phase(state) == REGION_EVICTING && word_state(f.word) == WORD_COMPLETED &&
+            idem_index_free(ctx, &f, now_ms)) {
+            idem_count(ctx, COUNT_EVICTED);
+            return true;
+        }
+        enum moved m = move(ctx, &f, now_ms);
+        if (m == NO_ROOM)
+            return false;
+        if (m == MOVED) {
+            ++*used;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The farthest slot that belongs to this home may be nearer by now. */
+static void lower_reach(struct idem_view *v, uint64_t home)
+{
+    struct idem_a64 *header = &v->buckets[home].header;
+    uint64_t h = load_acquire(header); /* P2 acquire: the slots it speaks of */
+    unsigned reach = header_reach(h), real = 0;
+    if (reach == 0 || (h & HEADER_FROZEN))
+        return;
+    for (unsigned d = 1; d <= reach; d++) {
+        const struct idem_bucket_shm *b = &v->buckets[bucket_after(v, home, d)];
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
+            uint64_t w = load_acquire(&b->slots[s]); /* P1 acquire: not needed for its bytes, orders it after h */
+            if (w != 0 && word_distance(w) == d)
+                real = d;
+        }
+    }
+    if (real >= reach)
+        return;
+    uint64_t next = header_make(header_version(h) + 1, real, header_pending(h), header_distance(h), header_slot(h));
+    if (header_pending(h) && header_distance(h) > real)
+        return;                    /* never below a slot that is named; it will be lowered once that is freed */
+    cas_acq_rel(header, &h, next); /* P2 release: nothing was published in this home since h */
+}
+
+/* One step of the pass. False: nothing waits, or the slice can't be finished now. */
+static bool pass_step(struct idem_ctx *ctx)
+{
+    struct idem_view *v = ctx->v;
+    struct idem_generation_shm *g = v->generation;
+    uint64_t cursor = load_acquire(&g->cursor); /* P9 acquire: slices before this one are done */
+    uint32_t slice = cursor_slice(cursor), slices = slice_count(v);
+    if (slice == 0) {
+        store_relaxed(&g->slots_counted, 0);          /* relaxed: a statistic */
+        cas_acq_rel(&g->cursor, &cursor, cursor + 1); /* P9 release: all work of the pass comes after this */
+        return true;
+    }
+    if (slice > slices) { /* damaged: begin the pass again under the next number */
+        cas_acq_rel(&g->cursor, &cursor,
+                    (cursor_pass(cursor) + 1) << 24); /* P9 release: no slot was skipped, the pass is given up */
+        return false;
+    }
+    uint64_t from = (uint64_t)(slice - 1) * SLICE_BUCKETS, to = from + SLICE_BUCKETS, used = 0;
+    if (to > v->bucket_count)
+        to = v->bucket_count;
+    bool done = true;
+    for (uint64_t b = from; b < to; b++) {
+        if (b + 4 < to)
+            prefetch(&v->buckets[b + 4]);
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
+            done &= settle_slot(ctx, b, s, &used);
+        lower_reach(v, b);
+    }
+    idem_arena_leave(ctx);
+    if (!done)
+        return false;
+    IDEM_POINT("sweep.slice");
+    uint64_t next = slice < slices ? cursor + 1 : (cursor_pass(cursor) + 1) << 24;
+    if (cas_acq_rel(&g->cursor, &cursor, next)) {                       /* P9 release: all work of this slice */
+        uint64_t counted = add_relaxed(&g->slots_counted, used) + used; /* relaxed: a statistic */
+        if (slice == slices) {
+            store_relaxed(&g->slots_used, counted + 1); /* relaxed: a statistic */
+            idem_count(ctx, COUNT_PASSES);
+        }
+    }
+    return true;
+}
+
+static int64_t monotonic_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+bool idem_sweep(struct idem_ctx *ctx, int64_t budget_us, int pressure)
+{
+    struct idem_view *v = ctx->v;
+    int64_t end_us = budget_us > 0 ? monotonic_us() + budget_us : 0;
+    uint32_t at = (uint32_t)load_relaxed(&ctx->lane->sweep_at); /* relaxed: the lane's own */
+    bool more;
+    unsigned stuck = 0;
+    do {
+        struct idem_survey survey = {0};
+        int64_t now_ms = idem_view_now_ms(v);
+        idem_arena_recycle(ctx, &at, pressure > 0 || budget_us > 0 ? v->region_count : STEP_REGIONS, pressure, now_ms,
+                           &survey);
+        bool stepped = false;
+        if (survey.waiting_for_pass > 0) {
+            /* A small step is one slice; with a budget a run of them before the regions are looked at again. */
+            for (unsigned i = 0; i < (budget_us > 0 ? 64u : 1u); i++) {
+                uint64_t pass =
+                    cursor_pass(load_relaxed(&v->generation->cursor)); /* relaxed: pass_step loads it again */
+                if (!pass_step(ctx))
+                    break;
+                stepped = true;
+                if (cursor_pass(load_relaxed(&v->generation->cursor)) != pass) /* relaxed: as above */
+                    break;
+            }
+        }
+        more = survey.waiting_for_pass > 0 || survey.moved;
+        stuck = stepped || survey.moved ? 0 : stuck + 1;
+        if (pressure > 1 && survey.free > v->region_count / 16 + 4)
+            break;
+    } while (more && stuck < 2 && budget_us > 0 && monotonic_us() < end_us);
+    store_relaxed(&ctx->lane->sweep_at, at % v->region_count); /* relaxed: the lane's own */
+    idem_arena_leave(ctx);
+    return more;
+}

@@ -1,0 +1,358 @@
+/*
+ * segment/attach.c - mapping a store that exists, and believing none of its bytes before they are checked.
+ *
+ * Owns: validation of root and generation constants (copied to private memory first, then judged), staleness, renewed
+ * registration after fork. Whatever the bytes say, the result is a valid view or an error.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "segment/path.h"
+#include "segment/view.h"
+
+uint64_t idem_next_serial(void)
+{
+    static struct idem_a64 serial;
+    return add_relaxed(&serial, 1) + 1; /* relaxed: only uniqueness matters */
+}
+
+/* How much of [at, at + bytes) of this process lies in huge pages, by /proc/self/smaps. */
+uint64_t idem_huge_bytes(const void *at, uint64_t bytes)
+{
+    FILE *f = fopen("/proc/self/smaps", "re");
+    if (f == NULL)
+        return 0;
+    char line[256];
+    bool inside = false;
+    uint64_t kib = 0;
+    while (fgets(line, sizeof line, f) != NULL) {
+        unsigned long from, to, n;
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            inside = from >= (uintptr_t)at && to <= (uintptr_t)at + bytes;
+        else if (inside && sscanf(line, "ShmemPmdMapped: %lu kB", &n) == 1)
+            kib += n;
+    }
+    fclose(f);
+    return kib * 1024;
+}
+
+static int check_root(const char *path, const struct idem_root_const *f, uint64_t file_bytes)
+{
+    if (f->layout_major != IDEM_LAYOUT_MAJOR || f->features_required != 0)
+        return idem_fail(
+            IDEM_E_VERSION,
+            "%s/root: layout %u.%u with features %llx, this library reads layout %u; use the version that made it, or "
+            "destroy it and create it anew",
+            path, f->layout_major, f->layout_minor, (unsigned long long)f->features_required, IDEM_LAYOUT_MAJOR);
+    if (f->checksum != XXH3_64bits(f, sizeof *f - sizeof f->checksum))
+        return idem_fail(IDEM_E_CORRUPT,
+                         "%s/root: checksum of the constant part is wrong; destroy the store and create it anew", path);
+    uint64_t lanes_off =
+        round_up(IDEM_PROCESSES_OFF + (uint64_t)f->processes_max * sizeof(struct idem_process_shm), 4096);
+    if (f->processes_max == 0 || f->processes_max > IDEM_PROCESSES_MAX || f->lanes_max == 0 ||
+        f->lanes_max > IDEM_LANES_MAX || f->root_bytes != file_bytes ||
+        f->root_bytes != round_up(lanes_off + (uint64_t)f->lanes_max * sizeof(struct idem_lane_shm), 4096) ||
+        f->lease_ms < 1 || f->lease_ms > IDEM_LEASE_MAX_MS || f->ttl_ms < 1 ||
+        (f->ttl_ms > IDEM_TTL_MAX_MS && f->ttl_ms != IDEM_FOREVER))
+        return idem_fail(IDEM_E_CORRUPT,
+                         "%s/root: sizes or limits contradict each other; destroy the store and create it anew", path);
+    return IDEM_OK;
+}
+
+static int check_generation(const char *path, const char *name, const struct idem_generation_const *g,
+                            const struct idem_root_const *f, uint64_t file_bytes)
+{
+    if (g->layout_major != IDEM_LAYOUT_MAJOR)
+        return idem_fail(IDEM_E_VERSION, "%s/%s: layout %u.%u, this library reads layout %u", path, name,
+                         g->layout_major, g->layout_minor, IDEM_LAYOUT_MAJOR);
+    if (g->checksum != XXH3_64bits(g, sizeof *g - sizeof g->checksum))
+        return idem_fail(IDEM_E_CORRUPT,
+                         "%s/%s: checksum of the constant part is wrong; destroy the store and create it anew", path,
+                         name);
+    const uint64_t most = UINT64_C(1) << 40; /* keeps every product below 2^63 */
+    uint64_t regions_bytes = g->region_count * sizeof(struct idem_region_shm);
+    uint64_t chunks_bytes = regions_bytes * IDEM_REGION_CHUNKS;
+    if (memcmp(g->uuid, f->uuid, sizeof g->uuid) != 0 || g->number != 1 || g->file_bytes != file_bytes ||
+        g->region_shift < 16 || g->region_shift > 22 || g->region_count == 0 || g->region_count > UINT32_MAX / 2 ||
+        g->bucket_count <= IDEM_DISTANCE_MAX || g->bucket_count > UINT32_MAX || file_bytes > most ||
+        g->regions_off != IDEM_BUCKETS_OFF + g->bucket_count * sizeof(struct idem_bucket_shm) ||
+        g->chunks_off != g->regions_off + regions_bytes || g->arena_off < g->chunks_off + chunks_bytes ||
+        g->arena_off % 4096 != 0 || g->arena_off > file_bytes ||
+        (g->region_count << g->region_shift) > file_bytes - g->arena_off ||
+        (g->region_count << g->region_shift) / IDEM_UNIT_BYTES > UINT64_C(1) << IDEM_ADDRESS_BITS)
+        return idem_fail(IDEM_E_CORRUPT, "%s/%s: sizes contradict each other; destroy the store and create it anew",
+                         path, name);
+    return IDEM_OK;
+}
+
+static int map_root(const char *path, int dir_fd, struct idem_view *v)
+{
+    int fd;
+    struct stat st;
+    int e = idem_path_open_file(dir_fd, path, "root", &fd, &st);
+    if (e != IDEM_OK)
+        return e;
+    void *map = MAP_FAILED;
+    if ((uint64_t)st.st_size < sizeof(struct idem_root_shm)) {
+        e = idem_fail(IDEM_E_CORRUPT, "%s/root: %lld bytes, too short; destroy the store and create it anew", path,
+                      (long long)st.st_size);
+        goto fail;
+    }
+    map = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        e = idem_fail_errno("%s/root: mmap", path);
+        goto fail;
+    }
+    struct idem_root_shm *root = map;
+    if (load_acquire(&root->magic) != IDEM_ROOT_MAGIC) { /* P6 acquire: it was stored last */
+        e = idem_fail(IDEM_E_CORRUPT, "%s/root: not a store's root (magic %016llx)", path,
+                      (unsigned long long)load_relaxed(&root->magic)); /* relaxed: for the message */
+        goto fail;
+    }
+    memcpy(&v->fixed, &root->fixed, sizeof v->fixed);
+    e = check_root(path, &v->fixed, (uint64_t)st.st_size);
+    if (e != IDEM_OK)
+        goto fail;
+    uint8_t boot_id[40];
+    e = idem_boot_id(boot_id);
+    if (e != IDEM_OK)
+        goto fail;
+    if (load_relaxed(&root->dead) != 0 ||
+        memcmp(boot_id, v->fixed.boot_id, sizeof boot_id) != 0) { /* relaxed: a flag */
+        e = idem_fail(IDEM_E_NO_STORE, "%s: the store there was destroyed, or is from before the last boot", path);
+        goto fail;
+    }
+    v->root = root;
+    v->device = st.st_dev;
+    v->inode = st.st_ino;
+    v->process.fd = fd;
+    v->process.table = (struct idem_process_shm *)((uint8_t *)map + IDEM_PROCESSES_OFF);
+    v->process.table_size = v->fixed.processes_max;
+    v->process.owner = 0;
+    v->lanes =
+        (struct idem_lane_shm *)((uint8_t *)map + round_up(IDEM_PROCESSES_OFF + (uint64_t)v->fixed.processes_max *
+                                                                                    sizeof(struct idem_process_shm),
+                                                           4096));
+    return IDEM_OK;
+fail:;
+    int kept = errno;
+    if (map != MAP_FAILED)
+        munmap(map, (size_t)st.st_size);
+    close(fd);
+    errno = kept;
+    return e;
+}
+
+static int map_generation(const char *path, int dir_fd, bool huge, struct idem_view *v)
+{
+    char uuid[33], name[64];
+    idem_uuid_text(v->fixed.uuid, uuid);
+    snprintf(name, sizeof name, "gen-%s-%u", uuid,
+             (unsigned)load_relaxed(&v->root->generations)); /* relaxed: checked against the file's own number */
+    int fd;
+    struct stat st;
+    int e = idem_path_open_file(dir_fd, path, name, &fd, &st);
+    if (e == IDEM_E_NO_STORE)
+        e = idem_fail(IDEM_E_CORRUPT, "%s/%s: missing, though root names it; destroy the store and create it anew",
+                      path, name);
+    if (e != IDEM_OK)
+        return e;
+    struct idem_generation_const g;
+    void *map = MAP_FAILED;
+    if ((uint64_t)st.st_size < IDEM_BUCKETS_OFF) {
+        e = idem_fail(IDEM_E_CORRUPT, "%s/%s: %lld bytes, too short", path, name, (long long)st.st_size);
+        goto fail;
+    }
+    map = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        e = idem_fail_errno("%s/%s: mmap", path, name);
+        goto fail;
+    }
+    struct idem_generation_shm *gen = map;
+    if (load_acquire(&gen->magic) != IDEM_GENERATION_MAGIC) { /* P6 acquire: it was stored last */
+        e = idem_fail(IDEM_E_CORRUPT, "%s/%s: not a generation file", path, name);
+        goto fail;
+    }
+    memcpy(&g, &gen->fixed, sizeof g);
+    e = check_generation(path, name, &g, &v->fixed, (uint64_t)st.st_size);
+    if (e != IDEM_OK)
+        goto fail;
+    if (huge)
+        madvise(map, (size_t)st.st_size, MADV_HUGEPAGE);
+    v->generation = gen;
+    v->generation_bytes = g.file_bytes;
+    v->buckets = (struct idem_bucket_shm *)((uint8_t *)map + IDEM_BUCKETS_OFF);
+    v->bucket_count = g.bucket_count;
+    v->regions = (struct idem_region_shm *)((uint8_t *)map + g.regions_off);
+    v->region_count = (uint32_t)g.region_count;
+    v->region_shift = (unsigned)g.region_shift;
+    v->chunk_shift = v->region_shift - 4;
+    v->chunks = (struct idem_chunk_shm *)((uint8_t *)map + g.chunks_off);
+    v->arena = (struct idem_a64 *)((uint8_t *)map + g.arena_off);
+    v->arena_units = (g.region_count << g.region_shift) / IDEM_UNIT_BYTES;
+    close(fd);
+    return IDEM_OK;
+fail:;
+    int kept = errno;
+    if (map != MAP_FAILED)
+        munmap(map, (size_t)st.st_size);
+    close(fd);
+    errno = kept;
+    return e;
+}
+
+static void unmap(struct idem_view *v)
+{
+    if (v->generation != NULL)
+        munmap(v->generation, v->generation_bytes);
+    if (v->root != NULL)
+        munmap(v->root, v->fixed.root_bytes);
+}
+
+int idem_attach(const char *path, const idem_options *options, struct idem_view *v)
+{
+    int dir_fd;
+    int e = idem_path_open_dir(path, false, 0, &dir_fd);
+    if (e != IDEM_OK)
+        return e;
+    e = map_root(path, dir_fd, v);
+    if (e == IDEM_OK) {
+        e = map_generation(path, dir_fd, options->huge != IDEM_HUGE_OFF, v);
+        v->clock_shift_ms = v->fixed.clock_base_ms + idem_clock_namespace_shift_ms();
+        if (e == IDEM_OK)
+            e = idem_process_register(&v->process, idem_view_now_ms(v));
+        if (e != IDEM_OK) {
+            int kept = errno;
+            close(v->process.fd);
+            unmap(v);
+            errno = kept;
+        }
+    }
+    int kept = errno;
+    close(dir_fd);
+    errno = kept;
+    v->serial = idem_next_serial();
+    return e;
+}
+
+/* With the directory's lock: attach if somebody was faster, else clear what is unusable and create. */
+static int create_and_attach(const char *path, const idem_options *options, struct idem_view *v)
+{
+    int dir_fd;
+    int e = idem_path_open_dir(path, true, options->group, &dir_fd);
+    if (e != IDEM_OK)
+        return e;
+    e = idem_path_lock(dir_fd, path);
+    if (e != IDEM_OK)
+        goto out;
+    e = idem_attach(path, options, v);
+    if (e == IDEM_OK) {
+        if (options->flags & IDEM_OPEN_EXCLUSIVE) {
+            idem_process_unregister(&v->process);
+            close(v->process.fd);
+            unmap(v);
+            e = idem_fail(IDEM_E_EXISTS, "%s: there is a store already", path);
+        }
+        goto out;
+    }
+    if (e != IDEM_E_NO_STORE)
+        goto out;
+    struct stat here, there;
+    if (fstat(dir_fd, &here) != 0 || stat(path, &there) != 0 || here.st_ino != there.st_ino) {
+        e = idem_fail(IDEM_E_STALE, "%s: was removed while the store was being created; try again", path);
+        goto out;
+    }
+    unlinkat(dir_fd, "root", 0); /* judged dead or from another boot, under the lock */
+    e = idem_create(path, options, dir_fd);
+    if (e == IDEM_OK)
+        e = idem_attach(path, options, v);
+out:;
+    int kept = errno;
+    close(dir_fd);
+    errno = kept;
+    return e;
+}
+
+int idem_view_open(const char *path, const idem_options *options, struct idem_view **view)
+{
+    struct idem_view *v = calloc(1, sizeof *v);
+    if (v == NULL)
+        return idem_fail(IDEM_E_MEMORY, "no memory for a handle");
+    int e = IDEM_E_NO_STORE;
+    if (!(options->flags & IDEM_OPEN_CREATE) || !(options->flags & IDEM_OPEN_EXCLUSIVE))
+        e = idem_attach(path, options, v);
+    for (int tries = 0; e == IDEM_E_NO_STORE && (options->flags & IDEM_OPEN_CREATE) && tries < 10; tries++) {
+        memset(v, 0, sizeof *v);
+        e = create_and_attach(path, options, v);
+        if (e == IDEM_E_STALE)
+            e = IDEM_E_NO_STORE; /* a destroyer removed the directory in between: once more */
+    }
+    if (e == IDEM_OK && (options->flags & IDEM_OPEN_SIGBUS_GUARD))
+        e = idem_guard_install();
+    if (e != IDEM_OK) {
+        free(v);
+        return e;
+    }
+    if (options->flags & IDEM_OPEN_SIGBUS_GUARD)
+        idem_guard_add(v);
+    *view = v;
+    return IDEM_OK;
+}
+
+void idem_view_close(struct idem_view *v)
+{
+    idem_guard_remove(v);
+    if (v->process.fd >= 0) {
+        idem_process_unregister(&v->process);
+        close(v->process.fd);
+    }
+    unmap(v);
+    free(v);
+}
+
+int idem_view_register_again(struct idem_view *v, const char *path)
+{
+    int dir_fd, fd;
+    struct stat st;
+    int e = idem_path_open_dir(path, false, 0, &dir_fd);
+    if (e != IDEM_OK)
+        return e == IDEM_E_NO_STORE ? IDEM_E_STALE : e;
+    e = idem_path_open_file(dir_fd, path, "root", &fd, &st);
+    close(dir_fd);
+    if (e != IDEM_OK)
+        return e == IDEM_E_NO_STORE ? IDEM_E_STALE : e;
+    if (st.st_dev != v->device || st.st_ino != v->inode) {
+        close(fd);
+        return idem_fail(IDEM_E_STALE, "%s: another store lies there by now", path);
+    }
+    v->process.fd = fd;
+    v->process.owner = 0;
+    v->clock_shift_ms = v->fixed.clock_base_ms + idem_clock_namespace_shift_ms(); /* unshare --time acts on children */
+    e = idem_process_register(&v->process, idem_view_now_ms(v));
+    if (e != IDEM_OK) {
+        close(fd);
+        v->process.fd = -1;
+        return e;
+    }
+    v->serial = idem_next_serial();
+    return IDEM_OK;
+}
+
+bool idem_view_stale(const struct idem_view *v, const char *path)
+{
+    if (load_relaxed(&v->root->dead) != 0) /* relaxed: a flag that stays set */
+        return true;
+    char name[IDEM_PATH_MAX + 8];
+    snprintf(name, sizeof name, "%s/root", path);
+    struct stat st;
+    if (stat(name, &st) != 0)
+        return errno == ENOENT || errno == ENOTDIR;
+    return st.st_dev != v->device || st.st_ino != v->inode;
+}

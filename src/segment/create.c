@@ -1,0 +1,321 @@
+/*
+ * segment/create.c - making and removing a store's files.
+ *
+ * Owns: geometry, allocation of all space (so that a full tmpfs fails here), the order that makes creation atomic:
+ * generation file complete, root complete under a temporary name, rename without replacing. All under the directory's
+ * flock, so that clearing away a dead creator's files cannot hit a live one's.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/point.h"
+#include "segment/path.h"
+#include "segment/view.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#define HUGE_BYTES           (UINT64_C(2) << 20)
+#define ENTRY_OVERHEAD_BYTES 56u /* header of a response entry; static-asserted against arena/entry.h in its room */
+#define TYPICAL_KEY_BYTES    40u
+#define SPARE_REGIONS        8u /* claims in flight, half-filled regions of other classes, the sweep's own reserve */
+
+int idem_geometry(const idem_options *o, struct idem_generation_const *g, const char **why)
+{
+    uint64_t per_key = round_up(ENTRY_OVERHEAD_BYTES + TYPICAL_KEY_BYTES + o->response_bytes, IDEM_UNIT_BYTES);
+    uint64_t keys = o->keys;
+    if (o->total_bytes != 0) {
+        keys = o->total_bytes / (per_key + sizeof(struct idem_bucket_shm) * 2 / IDEM_BUCKET_SLOTS);
+        if (keys < 16)
+            keys = 16;
+    }
+    uint64_t arena = keys * per_key;
+    unsigned shift = 16;
+    while ((UINT64_C(1) << shift) < IDEM_REGION_MAX &&
+           ((UINT64_C(1) << shift) < o->response_bytes * UINT64_C(4) || (shift < 20 && arena >> shift > 256)))
+        shift++;
+    uint64_t regions = (arena >> shift) + 1;
+    regions += SPARE_REGIONS + regions / 128;
+    if (regions < IDEM_REGIONS_MIN)
+        regions = IDEM_REGIONS_MIN;
+    if ((regions << shift) / IDEM_UNIT_BYTES > (UINT64_C(1) << IDEM_ADDRESS_BITS)) {
+        *why = "more than 128 GiB of answers; use fewer keys or a smaller response";
+        return IDEM_E_INVALID;
+    }
+    g->region_shift = shift;
+    g->region_count = regions;
+    g->bucket_count = keys * 2 / IDEM_BUCKET_SLOTS + 1; /* a mean fill of 3.5 of 7 */
+    if (g->bucket_count < IDEM_DISTANCE_MAX + 1)
+        g->bucket_count = IDEM_DISTANCE_MAX + 1;
+    g->regions_off = IDEM_BUCKETS_OFF + g->bucket_count * sizeof(struct idem_bucket_shm);
+    g->chunks_off = g->regions_off + regions * sizeof(struct idem_region_shm);
+    g->arena_off = g->chunks_off + regions * IDEM_REGION_CHUNKS * sizeof(struct idem_chunk_shm);
+    g->arena_off = round_up(g->arena_off, shift >= 20 ? HUGE_BYTES : 4096);
+    g->file_bytes = g->arena_off + (regions << shift);
+    if (shift >= 20)
+        g->file_bytes = round_up(g->file_bytes, HUGE_BYTES);
+    return IDEM_OK;
+}
+
+static int fill_random(void *at, size_t n)
+{
+    uint8_t *p = at;
+    while (n > 0) {
+        ssize_t got = getrandom(p, n, 0);
+        if (got < 0) {
+            if (errno == EINTR)
+                continue;
+            return idem_fail_errno("getrandom");
+        }
+        p += got;
+        n -= (size_t)got;
+    }
+    return IDEM_OK;
+}
+
+static uint64_t checksum_of(const void *fixed, size_t bytes)
+{
+    return XXH3_64bits(fixed, bytes - sizeof(uint64_t));
+}
+
+/* A new file of `bytes` with all its space, mapped. On error nothing is left of it. */
+static int make_file(int dir_fd, const char *path, const char *name, uint64_t bytes, int64_t group, bool huge,
+                     void **map)
+{
+    int e;
+    void *at = MAP_FAILED;
+    int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return idem_fail_errno("%s/%s: cannot create it", path, name);
+    if (group != 0 && (fchown(fd, (uid_t)-1, (gid_t)(group - 1)) != 0 || fchmod(fd, 0660) != 0)) {
+        e = idem_fail_errno("%s/%s: cannot give it to group %lld", path, name, (long long)(group - 1));
+        goto fail;
+    }
+    if (ftruncate(fd, (off_t)bytes) != 0) {
+        e = idem_fail_errno("%s/%s: ftruncate to %llu bytes", path, name, (unsigned long long)bytes);
+        goto fail;
+    }
+    at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED) {
+        e = idem_fail_errno("%s/%s: mmap of %llu bytes", path, name, (unsigned long long)bytes);
+        goto fail;
+    }
+    if (huge)
+        madvise(at, bytes, MADV_HUGEPAGE); /* before the first touch: allocated pages are not joined later */
+    int r = madvise(at, bytes, MADV_POPULATE_WRITE);
+    if (r != 0 && errno == EINVAL) /* Linux before 5.14 */
+        r = (errno = posix_fallocate(fd, 0, (off_t)bytes)) == 0 ? 0 : -1;
+    if (r != 0) {
+        if (errno == EFAULT)
+            errno = ENOSPC; /* what the populate call says on a full tmpfs */
+        e = idem_fail_errno(
+            "%s/%s: %llu bytes are needed; enlarge this tmpfs, or create a store for fewer keys or a smaller "
+            "response",
+            path, name, (unsigned long long)bytes);
+        goto fail;
+    }
+    close(fd);
+    *map = at;
+    return IDEM_OK;
+fail:;
+    int kept = errno;
+    if (at != MAP_FAILED)
+        munmap(at, bytes);
+    close(fd);
+    unlinkat(dir_fd, name, 0);
+    errno = kept;
+    return e;
+}
+
+void idem_uuid_text(const uint8_t uuid[16], char text[33])
+{
+    for (int i = 0; i < 16; i++)
+        snprintf(text + 2 * i, 3, "%02x", uuid[i]);
+}
+
+/* Under the directory's lock and with no valid root: whatever creators left. */
+static void clear_leftovers(int dir_fd)
+{
+    int d = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = d < 0 ? NULL : fdopendir(d);
+    if (dir == NULL) {
+        if (d >= 0)
+            close(d);
+        return;
+    }
+    for (struct dirent *ent; (ent = readdir(dir)) != NULL;)
+        if (strncmp(ent->d_name, "gen-", 4) == 0 || strncmp(ent->d_name, "root.tmp-", 9) == 0)
+            unlinkat(dir_fd, ent->d_name, 0);
+    closedir(dir);
+}
+
+int idem_boot_id(uint8_t boot_id[40])
+{
+    memset(boot_id, 0, 40);
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return idem_fail_errno("/proc/sys/kernel/random/boot_id");
+    ssize_t n = read(fd, boot_id, 36);
+    close(fd);
+    return n == 36 ? IDEM_OK : idem_fail_errno("/proc/sys/kernel/random/boot_id: %zd bytes", n);
+}
+
+static int fill_root_const(const idem_options *o, struct idem_root_const *f)
+{
+    memset(f, 0, sizeof *f);
+    f->layout_major = IDEM_LAYOUT_MAJOR;
+    f->layout_minor = IDEM_LAYOUT_MINOR;
+    int e = fill_random(f->uuid, sizeof f->uuid);
+    if (e == IDEM_OK)
+        e = fill_random(f->secret, sizeof f->secret);
+    if (e == IDEM_OK)
+        e = idem_boot_id(f->boot_id);
+    if (e != IDEM_OK)
+        return e;
+    int64_t host_ms = idem_clock_raw_ms() + idem_clock_namespace_shift_ms();
+    f->created_ms = idem_clock_wall_ms();
+    f->clock_base_ms = f->created_ms - host_ms;
+    f->ttl_ms = o->ttl_ms;
+    f->lease_ms = o->lease_ms;
+    f->keys = o->keys;
+    f->group = o->group;
+    f->response_bytes = o->response_bytes;
+    f->when_full = o->when_full;
+    f->processes_max = o->processes;
+    f->lanes_max = o->lanes;
+    uint64_t lanes_off = round_up(IDEM_PROCESSES_OFF + (uint64_t)o->processes * sizeof(struct idem_process_shm), 4096);
+    f->root_bytes = round_up(lanes_off + (uint64_t)o->lanes * sizeof(struct idem_lane_shm), 4096);
+    return IDEM_OK;
+}
+
+static int make_generation(int dir_fd, const char *path, const idem_options *o, struct idem_root_const *f,
+                           const char *name)
+{
+    struct idem_generation_const g;
+    memset(&g, 0, sizeof g);
+    const char *why;
+    if (idem_geometry(o, &g, &why) != IDEM_OK)
+        return idem_fail(IDEM_E_INVALID, "keys, response_bytes: %s", why);
+    f->keys = o->total_bytes != 0 ? (g.bucket_count - 1) * IDEM_BUCKET_SLOTS / 2 : o->keys;
+    g.layout_major = IDEM_LAYOUT_MAJOR;
+    g.layout_minor = IDEM_LAYOUT_MINOR;
+    memcpy(g.uuid, f->uuid, sizeof g.uuid);
+    g.number = 1;
+    g.checksum = checksum_of(&g, sizeof g);
+    void *map;
+    int e = make_file(dir_fd, path, name, g.file_bytes, o->group, o->huge != IDEM_HUGE_OFF, &map);
+    if (e != IDEM_OK)
+        return e;
+    if (o->huge == IDEM_HUGE_REQUIRE && idem_huge_bytes(map, g.file_bytes) == 0) {
+        munmap(map, g.file_bytes);
+        unlinkat(dir_fd, name, 0);
+        errno = EOPNOTSUPP;
+        return idem_fail(
+            IDEM_E_SYSTEM,
+            "%s: got no huge pages; mount a tmpfs for stores with them: mount -t tmpfs -o huge=advise,mode=1777 "
+            "tmpfs /run/idem",
+            path);
+    }
+    struct idem_generation_shm *gen = map;
+    memcpy(&gen->fixed, &g, sizeof g);
+    struct idem_region_shm *regions = (struct idem_region_shm *)((uint8_t *)map + g.regions_off);
+    for (uint64_t i = 0; i < g.region_count; i++)
+        store_relaxed(&regions[i].state, UINT64_C(1) << 48); /* relaxed: before the magic; phase free, generation 1 */
+    store_release(&gen->magic, IDEM_GENERATION_MAGIC);       /* P6 release: everything above */
+    munmap(map, g.file_bytes);
+    return IDEM_OK;
+}
+
+int idem_create(const char *path, const idem_options *o, int dir_fd)
+{
+    struct idem_root_const f;
+    int e = fill_root_const(o, &f);
+    if (e != IDEM_OK)
+        return e;
+    clear_leftovers(dir_fd);
+    char uuid[33], gen_name[64], tmp_name[64];
+    idem_uuid_text(f.uuid, uuid);
+    snprintf(gen_name, sizeof gen_name, "gen-%s-1", uuid);
+    snprintf(tmp_name, sizeof tmp_name, "root.tmp-%s", uuid);
+    e = make_generation(dir_fd, path, o, &f, gen_name);
+    if (e != IDEM_OK)
+        return e;
+    IDEM_POINT("create.generation");
+    void *map;
+    e = make_file(dir_fd, path, tmp_name, f.root_bytes, o->group, false, &map);
+    if (e != IDEM_OK)
+        goto fail_generation;
+    struct idem_root_shm *root = map;
+    f.checksum = checksum_of(&f, sizeof f);
+    memcpy(&root->fixed, &f, sizeof f);
+    store_relaxed(&root->generations, 1);         /* relaxed: before the magic */
+    store_release(&root->magic, IDEM_ROOT_MAGIC); /* P6 release: everything above */
+    munmap(map, f.root_bytes);
+    IDEM_POINT("create.root");
+    if (renameat2(dir_fd, tmp_name, dir_fd, "root", RENAME_NOREPLACE) != 0) {
+        e = idem_fail_errno("%s/root: rename from %s", path, tmp_name);
+        goto fail_root;
+    }
+    IDEM_POINT("create.renamed");
+    return IDEM_OK;
+fail_root:
+    unlinkat(dir_fd, tmp_name, 0);
+fail_generation:;
+    int kept = errno;
+    unlinkat(dir_fd, gen_name, 0);
+    errno = kept;
+    return e;
+}
+
+int idem_view_destroy(const char *path)
+{
+    int dir_fd, fd;
+    struct stat st;
+    int e = idem_path_open_dir(path, false, 0, &dir_fd);
+    if (e != IDEM_OK)
+        return e;
+    e = idem_path_lock(dir_fd, path);
+    if (e != IDEM_OK)
+        goto out_dir;
+    e = idem_path_open_file(dir_fd, path, "root", &fd, &st);
+    if (e != IDEM_OK) {
+        if (e == IDEM_E_NO_STORE) { /* perhaps a half-created or half-removed one */
+            clear_leftovers(dir_fd);
+            rmdir(path);
+        }
+        goto out_dir;
+    }
+    if ((size_t)st.st_size >= sizeof(struct idem_root_shm)) {
+        void *map = mmap(NULL, sizeof(struct idem_root_shm), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (map == MAP_FAILED) {
+            e = idem_fail_errno("%s/root: mmap", path);
+            goto out_file;
+        }
+        store_relaxed(&((struct idem_root_shm *)map)->dead,
+                      1); /* relaxed: read with every operation, nothing hangs on it */
+        munmap(map, sizeof(struct idem_root_shm));
+    }
+    IDEM_POINT("destroy.dead");
+    if (unlinkat(dir_fd, "root", 0) != 0) {
+        e = idem_fail_errno("%s/root: unlink", path);
+        goto out_file;
+    }
+    IDEM_POINT("destroy.unlinked");
+    clear_leftovers(dir_fd);
+    if (rmdir(path) != 0 && errno != ENOTEMPTY && errno != EEXIST)
+        e = idem_fail_errno("%s: the store is gone, its directory could not be removed", path);
+out_file:
+    close(fd);
+out_dir:
+    close(dir_fd);
+    return e;
+}

@@ -1,0 +1,149 @@
+/* segment/lane.c - see lane.h for the invariants. */
+#include "segment/lane.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/point.h"
+
+#define CACHED 8
+
+struct cached {
+    uint64_t serial; /* 0: empty */
+    struct idem_view *view;
+    struct idem_lane_shm *lane;
+    uint64_t owner;
+};
+
+static _Thread_local struct cached cache[CACHED];
+static _Thread_local unsigned next_victim;
+
+/* Views whose lanes may be given back: a thread that ends later than its view was closed must not touch it. */
+static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t live[256];
+
+static pthread_key_t thread_end;
+static pthread_once_t thread_end_once = PTHREAD_ONCE_INIT;
+static bool thread_end_works;
+
+static bool is_live(uint64_t serial)
+{
+    for (size_t i = 0; i < sizeof live / sizeof live[0]; i++)
+        if (live[i] == serial)
+            return true;
+    return false;
+}
+
+static void give_back(struct cached *c)
+{
+    if (c->serial == 0)
+        return;
+    pthread_mutex_lock(&live_lock);
+    if (is_live(c->serial)) {
+        uint64_t mine = c->owner;
+        cas_acq_rel(&c->lane->owner, &mine, 0); /* P8 release: everything this thread did in the lane */
+    }
+    pthread_mutex_unlock(&live_lock);
+    c->serial = 0;
+}
+
+static void at_thread_end(void *unused)
+{
+    (void)unused;
+    for (unsigned i = 0; i < CACHED; i++)
+        give_back(&cache[i]);
+}
+
+static void make_key(void)
+{
+    thread_end_works = pthread_key_create(&thread_end, at_thread_end) == 0;
+}
+
+static void remember_live(uint64_t serial)
+{
+    pthread_mutex_lock(&live_lock);
+    if (!is_live(serial))
+        for (size_t i = 0; i < sizeof live / sizeof live[0]; i++)
+            if (live[i] == 0) {
+                live[i] = serial;
+                break;
+            }
+    pthread_mutex_unlock(&live_lock);
+}
+
+void idem_lane_forget(const struct idem_view *v)
+{
+    pthread_mutex_lock(&live_lock);
+    for (size_t i = 0; i < sizeof live / sizeof live[0]; i++)
+        if (live[i] == v->serial)
+            live[i] = 0;
+    pthread_mutex_unlock(&live_lock);
+}
+
+static void raise_high(struct idem_view *v, uint64_t want)
+{
+    uint64_t high =
+        load_relaxed(&v->root->lanes_high); /* relaxed: made visible by the seq_cst hazard that follows, see arena */
+    while (high < want &&
+           !cas_seq_cst(&v->root->lanes_high, &high, want)) /* P4 seq_cst: before this lane's first hazard */
+        ;
+}
+
+static struct idem_lane_shm *take(struct idem_view *v)
+{
+    uint64_t me = v->process.owner;
+    for (int with_dead = 0; with_dead < 2; with_dead++)
+        for (uint32_t i = 0; i < v->fixed.lanes_max; i++) {
+            struct idem_lane_shm *lane = &v->lanes[i];
+            uint64_t owner = load_acquire(&lane->owner); /* P8 acquire: what the last owner did */
+            if (owner != 0 && (!with_dead || !idem_process_dead(&v->process, owner)))
+                continue;
+            raise_high(v, i + 1);
+            if (!cas_acq_rel(&lane->owner, &owner,
+                             me)) /* P8 acquire: as above; P8 release: not needed by anyone, harmless */
+                continue;
+            IDEM_POINT("lane.taken");
+            store_release(&lane->hazard_write, 0);   /* P11 release: the old owner is dead, its accesses are over */
+            store_release(&lane->hazard_compare, 0); /* P11 release: as above */
+            return lane;
+        }
+    return NULL;
+}
+
+int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx)
+{
+    ctx->v = v;
+    ctx->want_sweep = false;
+    struct cached *c = NULL;
+    for (unsigned i = 0; i < CACHED; i++)
+        if (cache[i].serial == v->serial) {
+            c = &cache[i];
+            break;
+        }
+    /* A host that closed our lock descriptor looks dead, and its lane may have gone to somebody else. */
+    if (likely(c != NULL) &&
+        likely(load_relaxed(&c->lane->owner) == c->owner)) { /* relaxed: our own store, or a foreign one */
+        ctx->lane = c->lane;
+        ctx->owner = c->owner;
+        return IDEM_OK;
+    }
+    pthread_once(&thread_end_once, make_key);
+    if (c == NULL) {
+        c = &cache[next_victim++ % CACHED];
+        give_back(c);
+    }
+    c->serial = 0;
+    struct idem_lane_shm *lane = take(v);
+    if (lane == NULL)
+        return idem_fail(IDEM_E_FULL,
+                         "root: all %u lanes are in use; use fewer threads, or create the store with more `lanes`",
+                         v->fixed.lanes_max);
+    remember_live(v->serial);
+    *c = (struct cached){v->serial, v, lane, v->process.owner};
+    if (thread_end_works)
+        pthread_setspecific(thread_end, cache);
+    ctx->lane = lane;
+    ctx->owner = c->owner;
+    return IDEM_OK;
+}

@@ -1,0 +1,223 @@
+/*
+ * segment/layout.h - every byte that processes share.
+ *
+ * Owns: the layout of `root` and of a generation file, version 1.0. Offsets only, no pointers, no pthread objects.
+ * Constant parts are written before the magic (P6), carry a checksum, and are copied into private memory once when a
+ * process attaches; every other field is loaded once, bounded, then used.
+ *
+ * root (mapped for a handle's life)
+ *   0      struct idem_root_shm      identity, limits, secret
+ *   4096   struct idem_process_shm   x processes_max, 64 bytes each
+ *   then   struct idem_lane_shm      x lanes_max, 1024 bytes each (offset rounded up to 4096)
+ *
+ * generation file gen-UUID-N
+ *   0            struct idem_generation_shm
+ *   8192         struct idem_bucket_shm   x bucket_count, 64 bytes each
+ *   regions_off  struct idem_region_shm   x region_count, 64 bytes each
+ *   chunks_off   struct idem_chunk_shm    x region_count x 16, 64 bytes each
+ *   arena_off    region_count x region_bytes, aligned to 2 MiB in a large store
+ *
+ * Slot word, 64 bits, 0 is free:
+ *   bits 0-2   state          bits 3      WAITERS
+ *   bits 4-7   distance from the home bucket
+ *   bits 8-14  tag of the hash
+ *   bits 15-47 address of the entry in the arena, in 16-byte units
+ *   bits 48-63 region generation, never 0
+ * The low half changes with every change of state and address that a waiter must see: it is the futex word.
+ *
+ * Bucket header, 64 bits: bits 0-2 pending slot, 3-6 pending distance, 7 pending is set, 8-11 reach, 12 FROZEN,
+ *   13-63 version.
+ *
+ * Region state, 64 bits: bits 0-2 phase, 3-47 expiry in store ms (all ones: never), 48-63 generation (never 0).
+ *
+ * Who may change what
+ *   slot word, bucket header   anyone, by CAS, by the rules of index/
+ *   region state, cursor       anyone, by CAS, by the rules of arena/
+ *   process slot               incarnation odd -> even: anyone who knows its process is dead; even -> odd: who holds its lock byte
+ *   lane                       its owner; `owner` itself: anyone, by CAS, when the old owner is 0 or dead
+ *   entry                      its writer until published; then nobody, but for a claim's rescue words (arena/entry.h)
+ */
+#ifndef IDEM_SEGMENT_LAYOUT_H
+#define IDEM_SEGMENT_LAYOUT_H
+
+#include <stddef.h>
+
+#include "base/atomic.h"
+#include "base/hash.h"
+
+#define IDEM_ROOT_MAGIC       UINT64_C(0x31746f6f726d6469) /* "idmroot1" */
+#define IDEM_GENERATION_MAGIC UINT64_C(0x316e65676d656469) /* "idemgen1" */
+#define IDEM_LAYOUT_MAJOR     1u
+#define IDEM_LAYOUT_MINOR     0u
+
+#define IDEM_BUCKET_SLOTS  7u
+#define IDEM_DISTANCE_MAX  15u
+#define IDEM_REGION_CHUNKS 16u
+#define IDEM_UNIT_BYTES    16u
+#define IDEM_LANE_CHUNKS   12u
+#define IDEM_CLASSES       136u /* 0: claims, 1: never expires, 2..: four an octave from 1024 ms */
+#define IDEM_COUNTERS      32u
+#define IDEM_PROCESSES_OFF 4096u
+#define IDEM_BUCKETS_OFF   8192u
+#define IDEM_LOCK_OFF      (INT64_C(1) << 40) /* lock byte of process slot i lies at IDEM_LOCK_OFF + i */
+#define IDEM_REGION_MIN    (UINT64_C(64) << 10)
+#define IDEM_REGION_MAX    (UINT64_C(4) << 20)
+#define IDEM_REGIONS_MIN   16u
+#define IDEM_ADDRESS_BITS  33u
+
+/* ------------------------------------------------------------------ root */
+
+/* Never changes after creation. */
+struct idem_root_const {
+    uint32_t layout_major;
+    uint32_t layout_minor;
+    uint64_t features_required; /* a reader that does not know one of these must refuse */
+    uint64_t features_optional;
+    uint8_t uuid[16];
+    uint8_t boot_id[40];   /* text of /proc/sys/kernel/random/boot_id, zero padded */
+    int64_t clock_base_ms; /* store time = host CLOCK_MONOTONIC_COARSE + this */
+    int64_t created_ms;    /* store time */
+    int64_t ttl_ms;
+    int64_t lease_ms;
+    uint64_t keys;
+    uint64_t root_bytes;
+    int64_t group; /* gid + 1, or 0 */
+    uint32_t response_bytes;
+    uint32_t when_full;
+    uint32_t processes_max;
+    uint32_t lanes_max;
+    uint8_t secret[IDEM_SECRET_BYTES];
+    uint8_t reserved[96];
+    uint64_t checksum; /* XXH3-64 of everything above in this struct */
+};
+
+struct idem_root_shm {
+    struct idem_a64 magic;
+    struct idem_a64 dead;        /* 1: destroyed; set before the files are unlinked */
+    struct idem_a64 generations; /* current number (low half), draining number (high half, 0: none) */
+    struct idem_a64 lanes_high;  /* lanes at or above this index were never used */
+    struct idem_root_const fixed;
+    struct idem_a64 log_control[16]; /* room for the write-ahead file: leader epoch, durable position, flags */
+};
+
+struct idem_process_shm {
+    struct idem_a64 incarnation; /* odd: in use (if the lock byte is held), even: free */
+    struct idem_a64 pid;         /* for people: as its own PID namespace sees it */
+    struct idem_a64 since_ms;    /* store time */
+    uint64_t reserved[5];
+};
+
+/* Where a lane allocates next in one class. place: bits 0-31 region, 32-47 generation, 48-55 class, 56 shared (entries of others begin
+   in the same chunk); span: from (32, low) | to (32, high), byte offsets in the region. place 0: none, as generations are never 0. */
+struct idem_lane_chunk_shm {
+    struct idem_a64 place;
+    struct idem_a64 span;
+};
+
+struct idem_lane_shm {
+    struct idem_a64 owner;          /* process slot (16) | incarnation (48); 0: nobody's */
+    struct idem_a64 hazard_write;   /* region + 1 that its owner writes to; 0: none */
+    struct idem_a64 hazard_compare; /* region + 1 of a word that its owner will compare; 0: none */
+    struct idem_a64 log_head;       /* room for the log ring */
+    struct idem_a64 log_flushed;
+    struct idem_a64 sweep_at; /* where this lane looks for regions next */
+    uint64_t reserved_line[2];
+    struct idem_lane_chunk_shm chunks[IDEM_LANE_CHUNKS];
+    struct idem_a64 counters[IDEM_COUNTERS];
+    uint64_t reserved[64];
+};
+
+/* ------------------------------------------------------------------ generation */
+
+struct idem_generation_const {
+    uint32_t layout_major;
+    uint32_t layout_minor;
+    uint8_t uuid[16]; /* the store's */
+    uint64_t number;
+    uint64_t file_bytes;
+    uint64_t bucket_count;
+    uint64_t region_count;
+    uint64_t region_shift; /* log2 of a region's bytes */
+    uint64_t regions_off;
+    uint64_t chunks_off;
+    uint64_t arena_off;
+    uint64_t reserved[4];
+    uint64_t checksum;
+};
+
+struct idem_generation_shm {
+    struct idem_a64 magic;
+    uint64_t reserved[7];
+    struct idem_generation_const fixed;
+    uint64_t pad[1];
+    struct idem_a64 cursor;        /* the sweep: pass (40) | slice (24); slice 0: this pass has not begun */
+    struct idem_a64 slots_counted; /* slots in use, counted by the running pass */
+    struct idem_a64 slots_used;    /* the same, of the last complete pass, + 1 (0: none yet) */
+    struct idem_a64 pad_line[5];
+    struct idem_a64 open[IDEM_CLASSES]; /* region + 1 that is open for a class; a hint */
+};
+
+struct idem_bucket_shm {
+    struct idem_a64 header;
+    struct idem_a64 slots[IDEM_BUCKET_SLOTS];
+};
+
+struct idem_region_shm {
+    struct idem_a64 state;
+    struct idem_a64
+        cursor; /* generation (16, high) | bytes handed out (48): counts only if the generation is the state's */
+    struct idem_a64 meta; /* generation (16, high) | class (8) | opened, ms after the store's creation (40) */
+    struct idem_a64
+        drain; /* generation (16, high) | the cursor's pass at which no slot names it any more (48); counts only with the
+                              state's generation */
+    uint64_t reserved[4];
+};
+
+/* Counts of the entries that begin in a chunk: filled grows before an entry is published, emptied after one has left its slot. While
+   no writer is active, filled == emptied proves that no slot names the chunk. One that died in between leaves filled > emptied. */
+struct idem_chunk_shm {
+    struct idem_a64 filled;  /* generation (16, high) | entries (48); the lane's own unless the chunk is shared */
+    struct idem_a64 emptied; /* generation (16, high) | entries (48); anyone's, by CAS */
+    uint64_t reserved[6];
+};
+
+_Static_assert(sizeof(struct idem_root_const) == 448, "golden layout");
+_Static_assert(sizeof(struct idem_root_shm) <= IDEM_PROCESSES_OFF, "golden layout");
+_Static_assert(sizeof(struct idem_process_shm) == 64, "golden layout");
+_Static_assert(sizeof(struct idem_lane_shm) == 1024, "golden layout");
+_Static_assert(offsetof(struct idem_lane_shm, chunks) == 64, "golden layout");
+_Static_assert(sizeof(struct idem_generation_const) == 128, "golden layout");
+_Static_assert(offsetof(struct idem_generation_shm, cursor) == 200, "golden layout");
+_Static_assert(sizeof(struct idem_generation_shm) <= IDEM_BUCKETS_OFF, "golden layout");
+_Static_assert(sizeof(struct idem_bucket_shm) == 64, "golden layout");
+_Static_assert(sizeof(struct idem_region_shm) == 64, "golden layout");
+_Static_assert(sizeof(struct idem_chunk_shm) == 64, "golden layout");
+
+/* Counters of a lane; idem_stats() sums them over all lanes. */
+enum idem_counter {
+    COUNT_CLAIMED,
+    COUNT_RECLAIMED,
+    COUNT_REPLAYED,
+    COUNT_IN_PROGRESS,
+    COUNT_MISMATCHED,
+    COUNT_UNKNOWN,
+    COUNT_WAITED,
+    COUNT_COMPLETED,
+    COUNT_TOMBSTONES,
+    COUNT_TRANSIENT,
+    COUNT_ABANDONED,
+    COUNT_RENEWED,
+    COUNT_MARKED,
+    COUNT_FENCED,
+    COUNT_FULL,
+    COUNT_FORGOTTEN,
+    COUNT_EVICTED,
+    COUNT_SWEPT_REGIONS,
+    COUNT_SWEPT_ENTRIES,
+    COUNT_MOVED_ENTRIES,
+    COUNT_PASSES,
+    COUNT_END
+};
+_Static_assert(COUNT_END <= IDEM_COUNTERS, "room in the lane");
+
+#endif

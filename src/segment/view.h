@@ -1,0 +1,74 @@
+/*
+ * segment/view.h - one attached store: mappings, private copies of the constants, this process's registration.
+ *
+ * Owns: mmap and munmap, creation, attachment, staleness. A view is immutable after it was opened, but for its
+ * registration (renewed in a forked child). Threads find it through the handle (store/), which swaps it by liburcu.
+ *
+ * If we die here: while creating, temporary files are left; the next creator in that directory removes them under the
+ * directory's lock. A root exists under its name only when everything before it is complete.
+ */
+#ifndef IDEM_SEGMENT_VIEW_H
+#define IDEM_SEGMENT_VIEW_H
+
+#include <sys/types.h>
+
+#include "base/clock.h"
+#include "idem.h"
+#include "segment/layout.h"
+#include "segment/process.h"
+
+struct idem_view {
+    struct idem_root_shm *root;
+    struct idem_root_const fixed; /* private copy */
+    struct idem_lane_shm *lanes;
+    struct idem_generation_shm *generation;
+    uint64_t generation_bytes;
+    struct idem_bucket_shm *buckets;
+    uint64_t bucket_count;
+    struct idem_region_shm *regions;
+    uint32_t region_count;
+    unsigned region_shift;
+    unsigned chunk_shift;
+    struct idem_chunk_shm *chunks;
+    struct idem_a64 *arena; /* two words a unit */
+    uint64_t arena_units;
+    int64_t clock_shift_ms; /* store time = idem_clock_raw_ms() + this */
+    struct idem_process process;
+    uint64_t serial; /* unique in this process for each registration; what a thread's lane cache is keyed by */
+    dev_t device;    /* of root */
+    ino_t inode;
+    struct idem_a64 poisoned; /* 1: a page was gone (SIGBUS guard) */
+};
+
+static inline int64_t idem_view_now_ms(const struct idem_view *v)
+{
+    return idem_clock_raw_ms() + v->clock_shift_ms;
+}
+
+/* Opens or creates by options (already checked and filled with defaults). Registers the process. */
+int idem_view_open(const char *path, const idem_options *options, struct idem_view **view);
+void idem_view_close(struct idem_view *view);
+
+/* In a forked child: a registration of its own. IDEM_E_STALE if the path leads elsewhere by now. */
+int idem_view_register_again(struct idem_view *view, const char *path);
+
+/* Was it destroyed, or does the path lead to another root (or none)? One stat(). */
+bool idem_view_stale(const struct idem_view *view, const char *path);
+
+int idem_view_destroy(const char *path);
+
+/* Attach parts, shared with creation. */
+int idem_attach(const char *path, const idem_options *options, struct idem_view *view);
+int idem_create(const char *path, const idem_options *options, int dir_fd);
+int idem_geometry(const idem_options *options, struct idem_generation_const *g, const char **why);
+uint64_t idem_huge_bytes(const void *at, uint64_t bytes);
+uint64_t idem_next_serial(void);
+int idem_boot_id(uint8_t boot_id[40]);
+void idem_uuid_text(const uint8_t uuid[16], char text[33]);
+
+/* SIGBUS guard: see sigbus.c. */
+int idem_guard_install(void);
+void idem_guard_add(struct idem_view *view);
+void idem_guard_remove(struct idem_view *view);
+
+#endif

@@ -1,0 +1,35 @@
+/* store/begin.h - one decision about a key, shared by idem_begin, idem_begin_many and idem_wait. */
+#ifndef IDEM_STORE_BEGIN_H
+#define IDEM_STORE_BEGIN_H
+
+#include "store/reply.h"
+
+struct idem_ask {
+    struct idem_index_key key;
+    uint64_t fingerprint;
+    uint64_t wait_token;
+    uint32_t flags;
+    int64_t lease_ms;
+    int64_t ttl_ms;
+    uint8_t framed[IDEM_KEY_MAX];
+};
+
+/* Checks a request. Errors: IDEM_E_INVALID. */
+int idem_ask_prepare(const struct idem_view *v, const idem_request *request, struct idem_ask *ask);
+
+/* The verdict. *found is the slot on IDEM_IN_PROGRESS (for who wants to wait on it). The claim and reply were reset. Hazards are clear after it. */
+int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, idem_claim *claim, idem_reply *reply,
+                struct idem_found *found);
+
+/* Is this attempt lost, and why? Only for final words. */
+enum idem_lost_reason idem_lost(const struct idem_view *v, const struct idem_found *f, int64_t now_ms);
+
+void idem_claim_fill(const struct idem_view *v, idem_claim *claim, const struct idem_entry *e, uint64_t place,
+                     uint64_t hash);
+
+static inline int64_t idem_expiry_after(int64_t now_ms, int64_t ttl_ms)
+{
+    return ttl_ms == IDEM_FOREVER || ttl_ms > IDEM_TTL_MAX_MS ? ENTRY_TIME_MAX : now_ms + ttl_ms;
+}
+
+#endif

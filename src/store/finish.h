@@ -1,0 +1,24 @@
+/* store/finish.h - storing an outcome in a key's slot, shared by idem_complete and idem_resolve. */
+#ifndef IDEM_STORE_FINISH_H
+#define IDEM_STORE_FINISH_H
+
+#include "store/begin.h"
+
+/* Errors: IDEM_E_INVALID. */
+int idem_response_check(const idem_response *response);
+
+#define FINISH_CHANGED 1000 /* the slot changed: look again; never returned to a caller of the library */
+
+/*
+ * f holds the attempt (just found). Outcomes: IDEM_OK, IDEM_TOMBSTONE, FINISH_CHANGED. Errors: IDEM_E_FULL (a transient answer has no
+ * room; or no room and another completer of the same claim is in the middle of recording its outcome), IDEM_E_TOO_BIG.
+ * Hazards are clear after it.
+ */
+int idem_finish(struct idem_ctx *ctx, struct idem_found *f, const idem_response *response);
+
+/* The slot of a claim. Outcomes: FIND_PRESENT, FIND_ABSENT (fenced). Errors: IDEM_E_INVALID, IDEM_E_STALE, IDEM_E_CORRUPT. */
+int idem_claim_find(struct idem_ctx *ctx, const idem_claim *claim, struct idem_found *f);
+
+#define FINISH_TRIES 100000u
+
+#endif

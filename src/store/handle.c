@@ -1,0 +1,313 @@
+/* store/handle.c - see handle.h. */
+#include "store/handle.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <urcu-bp.h>
+
+#define STALE_CHECK_MS   500
+#define MAKE_ROOM_US     20000
+#define KEYS_DEFAULT     1000000u
+#define KEYS_MAX         (UINT64_C(1) << 31)
+#define RESPONSE_MAX     (1u << 20)
+#define TTL_DEFAULT_MS   86400000
+#define LEASE_DEFAULT_MS 30000
+#define TOTAL_MIN_BYTES  (UINT64_C(1) << 20)
+#define TOTAL_MAX_BYTES  (UINT64_C(1) << 37)
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct idem_store *handles;
+
+/* The parent's threads are not in the child, but their read sections are in liburcu's registry: its fork handlers prune them.
+   The child must not keep the parent's lock descriptor, or a dead parent would look alive. */
+static void before_fork(void)
+{
+    pthread_mutex_lock(&lock);
+    urcu_bp_before_fork();
+}
+
+static void after_fork_in_parent(void)
+{
+    urcu_bp_after_fork_parent();
+    pthread_mutex_unlock(&lock);
+}
+
+static void after_fork_in_child(void)
+{
+    urcu_bp_after_fork_child();
+    for (struct idem_store *s = handles; s != NULL; s = s->next) {
+        close(s->view->process.fd);
+        s->view->process.fd = -1;
+        s->view->process.owner = 0;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+static int watch_forks(void)
+{
+    static bool watching;
+    if (watching)
+        return IDEM_OK;
+    int e = idem_fork_watch();
+    if (e != IDEM_OK)
+        return e;
+    if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0)
+        return idem_fail(IDEM_E_MEMORY, "pthread_atfork: no memory");
+    watching = true;
+    return IDEM_OK;
+}
+
+static int fill_options(const idem_options *given, idem_options *o)
+{
+    memset(o, 0, sizeof *o);
+    if (given != NULL) {
+        if (given->size < offsetof(idem_options, keys) || given->size > sizeof *o)
+            return idem_fail(IDEM_E_INVALID, "options.size: %zu; initialise with IDEM_OPTIONS_INIT", given->size);
+        memcpy(o, given, given->size);
+    }
+    o->size = sizeof *o;
+    if (o->keys == 0)
+        o->keys = KEYS_DEFAULT;
+    if (o->response_bytes == 0)
+        o->response_bytes = 512;
+    if (o->ttl_ms == 0)
+        o->ttl_ms = TTL_DEFAULT_MS;
+    if (o->lease_ms == 0)
+        o->lease_ms = LEASE_DEFAULT_MS;
+    if (o->processes == 0)
+        o->processes = 512;
+    if (o->lanes == 0)
+        o->lanes = 2048;
+    if ((o->flags & ~15u) != 0 || o->huge > IDEM_HUGE_OFF || o->when_full > IDEM_FULL_EVICT)
+        return idem_fail(IDEM_E_INVALID, "options.flags, huge or when_full: unknown value");
+    if (o->keys < 16 || o->keys > KEYS_MAX)
+        return idem_fail(IDEM_E_INVALID, "options.keys: %llu; 16 to %llu", (unsigned long long)o->keys,
+                         (unsigned long long)KEYS_MAX);
+    if (o->response_bytes > RESPONSE_MAX)
+        return idem_fail(IDEM_E_INVALID, "options.response_bytes: %u; at most %u", o->response_bytes, RESPONSE_MAX);
+    if (o->total_bytes != 0 && (o->total_bytes < TOTAL_MIN_BYTES || o->total_bytes > TOTAL_MAX_BYTES))
+        return idem_fail(IDEM_E_INVALID, "options.total_bytes: %llu; %llu to %llu", (unsigned long long)o->total_bytes,
+                         (unsigned long long)TOTAL_MIN_BYTES, (unsigned long long)TOTAL_MAX_BYTES);
+    if (o->ttl_ms < 1 || (o->ttl_ms > IDEM_TTL_MAX_MS && o->ttl_ms != IDEM_FOREVER))
+        return idem_fail(IDEM_E_INVALID, "options.ttl_ms: %lld; 1 to %lld, or IDEM_FOREVER", (long long)o->ttl_ms,
+                         (long long)IDEM_TTL_MAX_MS);
+    if (o->lease_ms < 1 || o->lease_ms > IDEM_LEASE_MAX_MS)
+        return idem_fail(IDEM_E_INVALID, "options.lease_ms: %lld; 1 to %lld", (long long)o->lease_ms,
+                         (long long)IDEM_LEASE_MAX_MS);
+    if (o->processes > IDEM_PROCESSES_MAX || o->lanes > IDEM_LANES_MAX)
+        return idem_fail(IDEM_E_INVALID, "options.processes, lanes: at most %u and %u", IDEM_PROCESSES_MAX,
+                         IDEM_LANES_MAX);
+    if (o->group < 0 || o->group > (INT64_C(1) << 32) - 1)
+        return idem_fail(IDEM_E_INVALID, "options.group: %lld; a gid plus 1, or 0 for none", (long long)o->group);
+    return IDEM_OK;
+}
+
+int idem_open(const char *dir, const idem_options *options, idem_store **store)
+{
+    if (store == NULL)
+        return idem_fail(IDEM_E_INVALID, "store: NULL");
+    *store = NULL;
+    struct idem_store *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return idem_fail(IDEM_E_MEMORY, "no memory for a handle");
+    int e = fill_options(options, &s->options);
+    if (e == IDEM_OK)
+        e = idem_path_resolve(dir, s->options.flags & IDEM_OPEN_CREATE, s->path);
+    if (e == IDEM_OK) {
+        pthread_mutex_lock(&lock);
+        e = watch_forks();
+        pthread_mutex_unlock(&lock);
+    }
+    if (e != IDEM_OK)
+        goto fail;
+    uint64_t epoch = idem_fork_epoch();
+    e = idem_view_open(s->path, &s->options, &s->view);
+    if (e != IDEM_OK)
+        goto fail;
+    s->options.flags &= ~(uint32_t)IDEM_OPEN_EXCLUSIVE;           /* it was about this open, not about a reopen */
+    store_relaxed(&s->fork_epoch, epoch);                         /* relaxed: nobody else has the handle yet */
+    store_relaxed(&s->checked_ms, (uint64_t)idem_clock_raw_ms()); /* relaxed: as above */
+    pthread_mutex_lock(&lock);
+    s->next = handles;
+    handles = s;
+    pthread_mutex_unlock(&lock);
+    *store = s;
+    return IDEM_OK;
+fail:
+    free(s);
+    return e;
+}
+
+void idem_close(idem_store *store)
+{
+    if (store == NULL)
+        return;
+    pthread_mutex_lock(&lock);
+    for (struct idem_store **at = &handles; *at != NULL; at = &(*at)->next)
+        if (*at == store) {
+            *at = store->next;
+            break;
+        }
+    idem_lane_forget(store->view);
+    idem_view_close(store->view);
+    pthread_mutex_unlock(&lock);
+    free(store);
+}
+
+int idem_destroy(const char *dir)
+{
+    char path[IDEM_PATH_MAX];
+    int e = idem_path_resolve(dir, false, path);
+    return e != IDEM_OK ? e : idem_view_destroy(path);
+}
+
+/* With the lock held, outside of a read section. */
+static int reopen(struct idem_store *s)
+{
+    struct idem_view *old = s->view, *fresh;
+    if (!idem_view_stale(old, s->path))
+        return IDEM_OK; /* another thread was faster */
+    if (s->options.flags & IDEM_OPEN_FAIL_STALE)
+        return idem_fail(IDEM_E_STALE, "%s: the store was removed or replaced; close the handle and open it again",
+                         s->path);
+    int e = idem_view_open(s->path, &s->options, &fresh);
+    if (e == IDEM_E_NO_STORE)
+        return idem_fail(IDEM_E_STALE, "%s: the store was removed and there is no new one yet", s->path);
+    if (e != IDEM_OK)
+        return e;
+    rcu_assign_pointer(s->view,
+                       fresh); /* P10 release: the view is complete; P10 acquire: rcu_dereference in idem_enter */
+    store_relaxed(&s->fork_epoch, idem_fork_acknowledge()); /* relaxed: under the lock */
+    urcu_bp_synchronize_rcu();
+    idem_lane_forget(old);
+    idem_view_close(old);
+    return IDEM_OK;
+}
+
+/* With the lock held: in a child, a registration of its own. */
+static int register_again(struct idem_store *s)
+{
+    uint64_t epoch = idem_fork_acknowledge();
+    if (load_relaxed(&s->fork_epoch) == epoch) /* relaxed: under the lock */
+        return IDEM_OK;
+    int e = idem_view_register_again(s->view, s->path);
+    if (e == IDEM_OK)
+        store_relaxed(&s->fork_epoch, epoch); /* relaxed: under the lock */
+    else if (e == IDEM_E_STALE)
+        e = reopen(s);
+    return e;
+}
+
+static int slow_enter(struct idem_store *s, bool check_stale)
+{
+    pthread_mutex_lock(&lock);
+    int e = register_again(s);
+    if (e == IDEM_OK && check_stale)
+        e = reopen(s);
+    pthread_mutex_unlock(&lock);
+    return e;
+}
+
+int idem_enter(struct idem_store *s, struct idem_op *op)
+{
+    if (unlikely(s == NULL))
+        return idem_fail(IDEM_E_INVALID, "store: NULL");
+    op->store = s;
+    for (;;) {
+        if (unlikely(idem_fork_epoch() != load_relaxed(&s->fork_epoch))) { /* relaxed: see process.h */
+            int e = slow_enter(s, false);
+            if (e != IDEM_OK)
+                return e;
+        }
+        urcu_bp_read_lock();
+        struct idem_view *v = rcu_dereference(s->view);
+        int64_t raw = idem_clock_raw_ms();
+        uint64_t checked = load_relaxed(&s->checked_ms); /* relaxed: a time of day, any recent one will do */
+        bool dead = load_relaxed(&v->root->dead) != 0;   /* relaxed: a flag that stays set */
+        if (unlikely(dead || raw - (int64_t)checked >= STALE_CHECK_MS)) {
+            bool stale = idem_view_stale(v, s->path);
+            store_relaxed(&s->checked_ms, (uint64_t)raw); /* relaxed: as above */
+            if (stale) {
+                urcu_bp_read_unlock();
+                int e = slow_enter(s, true);
+                if (e != IDEM_OK) {
+                    store_relaxed(&s->checked_ms, (uint64_t)(raw - STALE_CHECK_MS)); /* relaxed: look again next time */
+                    return e;
+                }
+                continue;
+            }
+        }
+        int e =
+            load_relaxed(&v->poisoned) != 0 /* relaxed: set by a signal in a thread that will tell by itself */
+                ? idem_fail(IDEM_E_CORRUPT,
+                            "%s: pages of the store's files are missing (truncated?); destroy it and create it anew",
+                            s->path)
+                : idem_lane_enter(v, &op->ctx);
+        if (unlikely(e != IDEM_OK)) {
+            urcu_bp_read_unlock();
+            return e;
+        }
+        return IDEM_OK;
+    }
+}
+
+int idem_leave(struct idem_op *op, int result)
+{
+    struct idem_ctx *ctx = &op->ctx;
+    idem_arena_leave(ctx);
+    if (unlikely(ctx->want_sweep))
+        idem_sweep(ctx, 0, 0);
+    if (unlikely(load_relaxed(&ctx->v->poisoned) != 0)) /* relaxed: as in idem_enter */
+        result = idem_fail(IDEM_E_CORRUPT,
+                           "%s: pages of the store's files are missing (truncated?); destroy it and create it anew",
+                           op->store->path);
+    urcu_bp_read_unlock();
+    return result;
+}
+
+int idem_owner_fd(idem_store *store)
+{
+    struct idem_op op;
+    int e = idem_enter(store, &op);
+    return e != IDEM_OK ? e : idem_leave(&op, op.ctx.v->process.fd);
+}
+
+const char *idem_path(idem_store *store)
+{
+    return store == NULL ? "" : store->path;
+}
+
+int idem_key_prepare(const struct idem_view *v, const idem_key *key, uint8_t bytes[IDEM_KEY_MAX],
+                     struct idem_index_key *out)
+{
+    if (key->key == NULL || key->key_bytes == 0 || (key->scope == NULL && key->scope_bytes != 0))
+        return idem_fail(IDEM_E_INVALID, "key: empty, or NULL with a length; a key has at least one byte");
+    if (key->key_bytes > IDEM_KEY_MAX || key->scope_bytes > IDEM_KEY_MAX - key->key_bytes)
+        return idem_fail(IDEM_E_INVALID, "key: scope and key have %zu bytes, at most %u are allowed; hash longer ones",
+                         key->scope_bytes + key->key_bytes, IDEM_KEY_MAX);
+    if (key->scope_bytes == 0) {
+        out->framed = key->key;
+    } else {
+        memcpy(bytes, key->scope, key->scope_bytes);
+        memcpy(bytes + key->scope_bytes, key->key, key->key_bytes);
+        out->framed = bytes;
+    }
+    out->scope_bytes = (uint32_t)key->scope_bytes;
+    out->key_bytes = (uint32_t)(key->scope_bytes + key->key_bytes);
+    out->hash = idem_hash_key(v->fixed.secret, out->framed, out->key_bytes, out->scope_bytes);
+    return IDEM_OK;
+}
+
+bool idem_make_room(struct idem_ctx *ctx)
+{
+    uint64_t before = load_relaxed(&ctx->lane->counters[COUNT_SWEPT_REGIONS]); /* relaxed: the lane's own */
+    bool evicting = ctx->v->fixed.when_full == IDEM_FULL_EVICT && idem_arena_evict_one(ctx);
+    idem_arena_leave(ctx);
+    bool more = idem_sweep(ctx, MAKE_ROOM_US, 2);
+    return more || evicting ||
+           load_relaxed(&ctx->lane->counters[COUNT_SWEPT_REGIONS]) != before; /* relaxed: as above */
+}

@@ -1,0 +1,46 @@
+/*
+ * store/handle.h - the open handle, and what surrounds every public call.
+ *
+ * Owns: the handle, its view (swapped by liburcu when the store was replaced), fork and staleness checks, the one lock of the
+ * library (open, close, reopen, registration after fork: never on the data path).
+ *
+ * Invariants
+ *  1. Between enter and leave the thread is in a liburcu read section: its view is not unmapped. It never sleeps there.
+ *  2. Hazards are clear outside of enter..leave.
+ *  3. A handle's fork epoch is the page's epoch, or the next call registers again first.
+ */
+#ifndef IDEM_STORE_HANDLE_H
+#define IDEM_STORE_HANDLE_H
+
+#include "base/error.h"
+#include "index/index.h"
+#include "segment/path.h"
+
+struct idem_store {
+    struct idem_view *view; /* liburcu-protected */
+    struct idem_a64 fork_epoch;
+    struct idem_a64 checked_ms; /* raw clock: when staleness was looked at last */
+    idem_options options;
+    struct idem_store *next;
+    char path[IDEM_PATH_MAX];
+};
+
+struct idem_op {
+    struct idem_ctx ctx;
+    struct idem_store *store;
+};
+
+/* Errors: IDEM_E_INVALID (no store), IDEM_E_STALE, IDEM_E_FULL (lanes, processes), IDEM_E_CORRUPT (poisoned), IDEM_E_SYSTEM. */
+int idem_enter(struct idem_store *store, struct idem_op *op);
+/* Clears hazards, sweeps a little if a chunk was taken, ends the read section. Returns result, or IDEM_E_CORRUPT if pages were
+   missing meanwhile (SIGBUS guard). */
+int idem_leave(struct idem_op *op, int result);
+
+/* A key that was checked, with scope and key in a row, hashed. bytes: room for both. */
+int idem_key_prepare(const struct idem_view *v, const idem_key *key, uint8_t bytes[IDEM_KEY_MAX],
+                     struct idem_index_key *out);
+
+/* Memory was refused: sweep hard (bounded), evict if the store does that. True: trying again makes sense. Hazards must be clear. */
+bool idem_make_room(struct idem_ctx *ctx);
+
+#endif

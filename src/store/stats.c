@@ -1,0 +1,128 @@
+/*
+ * store/stats.c - counters, gauges, maintenance.
+ *
+ * Owns nothing: sums what lanes count and looks at regions. A snapshot, not a consistent cut.
+ * relaxed-in-this-file: figures for people.
+ */
+#include <string.h>
+
+#include "index/bucket.h"
+#include "store/handle.h"
+
+static void sum_lanes(const struct idem_view *v, uint64_t sums[IDEM_COUNTERS], uint32_t *used)
+{
+    memset(sums, 0, IDEM_COUNTERS * sizeof sums[0]);
+    for (uint32_t i = 0; i < v->fixed.lanes_max; i++) {
+        const struct idem_lane_shm *lane = &v->lanes[i];
+        uint64_t owner = load_acquire(&lane->owner); /* P8 acquire: its life is judged below */
+        *used += owner != 0 && !idem_process_dead(&v->process, owner);
+        for (unsigned c = 0; c < COUNT_END; c++)
+            sums[c] += load_relaxed(&lane->counters[c]);
+    }
+}
+
+static void look_at_regions(const struct idem_view *v, idem_stats_data *s)
+{
+    uint64_t regions[IDEM_CLASSES] = {0}, bytes[IDEM_CLASSES] = {0};
+    for (uint32_t i = 0; i < v->region_count; i++) {
+        const struct idem_region_shm *r = &v->regions[i];
+        uint64_t state = load_relaxed(&r->state), meta = load_relaxed(&r->meta), cursor = load_relaxed(&r->cursor);
+        unsigned phase = region_phase(state), klass = (unsigned)(meta >> 40 & 0xff);
+        s->regions_free += phase == REGION_FREE;
+        s->regions_open += phase == REGION_OPEN;
+        s->regions_draining += phase > REGION_OPEN;
+        if (phase == REGION_FREE || klass >= IDEM_CLASSES)
+            continue;
+        regions[klass]++;
+        bytes[klass] += cursor >> 48 == region_generation(state) ? cursor & LOW48 : 0;
+    }
+    for (unsigned c = 0; c < IDEM_CLASSES && s->classes < IDEM_STATS_CLASSES; c++)
+        if (regions[c] > 0)
+            s->by_class[s->classes++] = (idem_class_stats){idem_class_life_ms(c), regions[c], bytes[c]};
+}
+
+static uint64_t count_slots(const struct idem_view *v)
+{
+    uint64_t counted = load_relaxed(&v->generation->slots_used);
+    if (counted != 0)
+        return counted - 1;
+    for (uint64_t b = 0; b < v->bucket_count; b++)
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
+            counted += load_relaxed(&v->buckets[b].slots[s]) != 0;
+    return counted;
+}
+
+int idem_stats(idem_store *store, idem_stats_data *s)
+{
+    if (s == NULL || s->size != sizeof *s)
+        return idem_fail(IDEM_E_INVALID, "stats.size: should be %zu", sizeof *s);
+    struct idem_op op;
+    int e = idem_enter(store, &op);
+    if (e != IDEM_OK)
+        return e;
+    const struct idem_view *v = op.ctx.v;
+    uint64_t sums[IDEM_COUNTERS];
+    memset(s, 0, sizeof *s);
+    s->size = sizeof *s;
+    sum_lanes(v, sums, &s->lanes);
+    memcpy(s->store_uuid, v->fixed.uuid, sizeof s->store_uuid);
+    s->layout_major = v->fixed.layout_major;
+    s->layout_minor = v->fixed.layout_minor;
+    s->claimed = sums[COUNT_CLAIMED];
+    s->reclaimed = sums[COUNT_RECLAIMED];
+    s->replayed = sums[COUNT_REPLAYED];
+    s->in_progress = sums[COUNT_IN_PROGRESS];
+    s->mismatched = sums[COUNT_MISMATCHED];
+    s->unknown = sums[COUNT_UNKNOWN];
+    s->waited = sums[COUNT_WAITED];
+    s->completed = sums[COUNT_COMPLETED];
+    s->tombstones = sums[COUNT_TOMBSTONES];
+    s->transient = sums[COUNT_TRANSIENT];
+    s->abandoned = sums[COUNT_ABANDONED];
+    s->renewed = sums[COUNT_RENEWED];
+    s->marked = sums[COUNT_MARKED];
+    s->fenced = sums[COUNT_FENCED];
+    s->full = sums[COUNT_FULL];
+    s->forgotten = sums[COUNT_FORGOTTEN];
+    s->evicted = sums[COUNT_EVICTED];
+    s->swept_regions = sums[COUNT_SWEPT_REGIONS];
+    s->swept_entries = sums[COUNT_SWEPT_ENTRIES];
+    s->moved_entries = sums[COUNT_MOVED_ENTRIES];
+    s->passes = sums[COUNT_PASSES];
+    s->keys_capacity = v->fixed.keys;
+    s->buckets = v->bucket_count;
+    s->slots = v->bucket_count * IDEM_BUCKET_SLOTS;
+    s->slots_used = count_slots(v);
+    s->bytes_total = v->fixed.root_bytes + v->generation_bytes;
+    s->bytes_huge = idem_huge_bytes(v->generation, v->generation_bytes);
+    s->region_bytes = UINT64_C(1) << v->region_shift;
+    s->regions = v->region_count;
+    s->response_max_bytes = idem_arena_entry_max(v) - idem_entry_bytes(ENTRY_RESPONSE, IDEM_KEY_MAX, 0, 0);
+    look_at_regions(v, s);
+    for (uint32_t i = 0; i < v->fixed.processes_max; i++) {
+        uint64_t x = load_acquire(&v->process.table[i].incarnation); /* P7 acquire: before its life is judged */
+        s->processes += (x & 1) && !idem_process_dead(&v->process, idem_owner_pack(i, x));
+    }
+    s->processes_max = v->fixed.processes_max;
+    s->lanes_max = v->fixed.lanes_max;
+    s->ttl_ms = v->fixed.ttl_ms;
+    s->lease_ms = v->fixed.lease_ms;
+    s->when_full = v->fixed.when_full;
+    s->created_wall_ms = v->fixed.created_ms;
+    return idem_leave(&op, IDEM_OK);
+}
+
+int idem_maintain(idem_store *store, int64_t budget_us)
+{
+    if (budget_us < 0 || budget_us > 60000000)
+        return idem_fail(IDEM_E_INVALID, "budget_us: %lld; 0 to 60000000", (long long)budget_us);
+    struct idem_op op;
+    int e = idem_enter(store, &op);
+    if (e != IDEM_OK)
+        return e;
+    uint32_t at = (uint32_t)idem_view_now_ms(op.ctx.v);
+    idem_process_reap(&op.ctx.v->process, &at, budget_us > 0 ? op.ctx.v->fixed.processes_max : 8);
+    bool more = idem_sweep(&op.ctx, budget_us, 0);
+    op.ctx.want_sweep = false;
+    return idem_leave(&op, more ? 1 : IDEM_OK);
+}
