@@ -24,9 +24,9 @@ static bool unhazarded(const struct idem_ctx *ctx, uint32_t region, bool compare
         const struct idem_lane_shm *lane = &v->lanes[i];
         uint64_t owner =
             load_acquire(&lane->owner); /* P8 acquire: the hazards below are this owner's or a later one's */
-        bool named =
-            load_seq_cst(&lane->hazard_write) == (uint64_t)region + 1 || /* P4 seq_cst: as above; P11 acquire */
-            (compare_too && load_seq_cst(&lane->hazard_compare) == (uint64_t)region + 1); /* P4 seq_cst; P11 acquire */
+        /* P4 seq_cst: after the state's change; P11 acquire: what a cleared hazard covered is over */
+        uint64_t writes = load_seq_cst(&lane->hazard_write), compares = load_seq_cst(&lane->hazard_compare);
+        bool named = writes == (uint64_t)region + 1 || (compare_too && compares == (uint64_t)region + 1);
         if (!named || owner == 0)
             continue;
         if (lane == ctx->lane || !idem_process_dead(&v->process, owner))
@@ -43,8 +43,8 @@ bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, unsign
     uint64_t sum = 0, total = 0;
     for (uint32_t i = 0; i < IDEM_REGION_CHUNKS; i++) {
         const struct idem_chunk_shm *c = &v->chunks[region * IDEM_REGION_CHUNKS + i];
-        uint64_t emptied = load_relaxed(&c->emptied),
-                 filled = load_relaxed(&c->filled); /* relaxed: exact after check 1 */
+        uint64_t emptied = load_relaxed(&c->emptied); /* relaxed: exact after check 1 */
+        uint64_t filled = load_relaxed(&c->filled);   /* relaxed: as above */
         uint64_t out = emptied >> 48 == generation ? emptied & LOW48 : 0;
         uint64_t in = filled >> 48 == generation ? filled & LOW48 : 0;
         sum += in > out ? in - out : in < out; /* more out than in can't be: count it, so that the pass decides */

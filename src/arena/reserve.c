@@ -227,8 +227,9 @@ static bool window_over(const struct idem_view *v, const struct idem_region_shm 
     if (klass == CLASS_NEVER || klass == CLASS_CLAIMS)
         return false;
     int64_t window = idem_class_life_ms(klass) / 4 + 2000;
-    return now_ms - v->fixed.created_ms - meta_opened(load_relaxed(&r->meta)) >
-           window; /* relaxed: decides about thrift only */
+    int64_t opened_ms =
+        v->fixed.created_ms + meta_opened(load_relaxed(&r->meta)); /* relaxed: decides about thrift only */
+    return now_ms - opened_ms > window;
 }
 
 static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, uint64_t bytes, int64_t expiry_ms,

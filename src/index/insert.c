@@ -161,8 +161,8 @@ int idem_index_insert(struct idem_ctx *ctx, const struct idem_index_key *key, co
         return 0;
     }
     IDEM_POINT("claim.published");
-    cas_acq_rel(at, &mine,
-                word_with_state(w, WORD_IN_PROGRESS)); /* P1 release: invariant 6, a failure is somebody's help */
+    /* P1 release: invariant 6, a failure is somebody's help */
+    cas_acq_rel(at, &mine, word_with_state(w, WORD_IN_PROGRESS));
     IDEM_POINT("claim.finished");
     *place = bucket * 8 + slot;
     return 1;

@@ -28,8 +28,8 @@ static uint32_t slice_count(const struct idem_view *v)
 static void copy_words(struct idem_a64 *to, const struct idem_a64 *from, uint64_t bytes)
 {
     for (uint64_t i = 0; i < bytes / 8; i++)
-        store_relaxed(&to[i],
-                      load_relaxed(&from[i])); /* relaxed: the slot word orders it (P1); the source's region is held */
+        /* relaxed: the slot word orders it (P1); the source's region is held */
+        store_relaxed(&to[i], load_relaxed(&from[i]));
 }
 
 /* A copy that stays until the entry's own end. The slot is held. Room is found first by class, in the last resort anywhere. */
@@ -74,8 +74,8 @@ static enum moved move(struct idem_ctx *ctx, struct idem_found *f, int64_t now_m
                 store_relaxed(&space.at[i], 0); /* relaxed: as the rest; a half-made rescue is not taken along */
     }
     uint64_t old = f->word;
-    bool moved = cas_acq_rel(f->slot, &old,
-                             word_moved(f->word, space.unit, space.generation)); /* P1 release: the copy's bytes */
+    /* P1 release: the copy's bytes */
+    bool moved = cas_acq_rel(f->slot, &old, word_moved(f->word, space.unit, space.generation));
     if (moved) {
         idem_arena_emptied(ctx, word_unit(f->word), word_generation(f->word));
         idem_count(ctx, COUNT_MOVED_ENTRIES);
@@ -192,9 +192,9 @@ static bool pass_step(struct idem_ctx *ctx)
         cas_acq_rel(&g->cursor, &cursor, cursor + 1); /* P9 release: all work of the pass comes after this */
         return true;
     }
-    if (slice > slices) { /* damaged: begin the pass again under the next number */
-        cas_acq_rel(&g->cursor, &cursor,
-                    (cursor_pass(cursor) + 1) << 24); /* P9 release: no slot was skipped, the pass is given up */
+    if (slice > slices) { /* damaged */
+        /* P9 release: nothing was done; the same pass begins again, so nobody takes it for finished */
+        cas_acq_rel(&g->cursor, &cursor, cursor_pass(cursor) << 24);
         return false;
     }
     uint64_t from = (uint64_t)(slice - 1) * SLICE_BUCKETS, to = from + SLICE_BUCKETS, used = 0;

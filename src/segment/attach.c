@@ -124,8 +124,8 @@ static int map_root(const char *path, int dir_fd, struct idem_view *v)
     e = idem_boot_id(boot_id);
     if (e != IDEM_OK)
         goto fail;
-    if (load_relaxed(&root->dead) != 0 ||
-        memcmp(boot_id, v->fixed.boot_id, sizeof boot_id) != 0) { /* relaxed: a flag */
+    /* relaxed: a flag that stays set */
+    if (load_relaxed(&root->dead) != 0 || memcmp(boot_id, v->fixed.boot_id, sizeof boot_id) != 0) {
         e = idem_fail(IDEM_E_NO_STORE, "%s: the store there was destroyed, or is from before the last boot", path);
         goto fail;
     }

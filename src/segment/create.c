@@ -300,8 +300,8 @@ int idem_view_destroy(const char *path)
             e = idem_fail_errno("%s/root: mmap", path);
             goto out_file;
         }
-        store_relaxed(&((struct idem_root_shm *)map)->dead,
-                      1); /* relaxed: read with every operation, nothing hangs on it */
+        /* relaxed: read with every operation, nothing hangs on it */
+        store_relaxed(&((struct idem_root_shm *)map)->dead, 1);
         munmap(map, sizeof(struct idem_root_shm));
     }
     IDEM_POINT("destroy.dead");

@@ -100,8 +100,8 @@ static struct idem_lane_shm *take(struct idem_view *v)
             if (owner != 0 && (!with_dead || !idem_process_dead(&v->process, owner)))
                 continue;
             raise_high(v, i + 1);
-            if (!cas_acq_rel(&lane->owner, &owner,
-                             me)) /* P8 acquire: as above; P8 release: not needed by anyone, harmless */
+            /* P8 acquire: as above */
+            if (!cas_acq_rel(&lane->owner, &owner, me))
                 continue;
             IDEM_POINT("lane.taken");
             store_release(&lane->hazard_write, 0);   /* P11 release: the old owner is dead, its accesses are over */

@@ -104,8 +104,8 @@ void idem_process_unregister(struct idem_process *p)
         return;
     uint32_t slot = idem_owner_slot(p->owner);
     uint64_t x = idem_owner_incarnation(p->owner);
-    cas_acq_rel(&p->table[slot].incarnation, &x,
-                (x + 1) & IDEM_INCARNATION_MASK); /* P7 release: all our work before it */
+    /* P7 release: all our work before it */
+    cas_acq_rel(&p->table[slot].incarnation, &x, (x + 1) & IDEM_INCARNATION_MASK);
     struct flock lock = lock_of(slot, F_UNLCK);
     fcntl(p->fd, F_OFD_SETLK, &lock);
     p->owner = 0;

@@ -62,8 +62,8 @@ void idem_process_reap(const struct idem_process *p, uint32_t *at, uint32_t limi
 extern struct idem_a64 *idem_fork_page;
 static inline uint64_t idem_fork_epoch(void)
 {
-    return load_relaxed(idem_fork_page);
-} /* relaxed: only a fork of ours changes it */
+    return load_relaxed(idem_fork_page); /* relaxed: only a fork of ours changes it */
+}
 int idem_fork_watch(void);            /* once, before the first use; serialised by the caller */
 uint64_t idem_fork_acknowledge(void); /* the epoch from now on; serialised by the caller */
 

@@ -179,8 +179,7 @@ static int reopen(struct idem_store *s)
         return idem_fail(IDEM_E_STALE, "%s: the store was removed and there is no new one yet", s->path);
     if (e != IDEM_OK)
         return e;
-    rcu_assign_pointer(s->view,
-                       fresh); /* P10 release: the view is complete; P10 acquire: rcu_dereference in idem_enter */
+    rcu_assign_pointer(s->view, fresh);                     /* P10 release: the view is complete */
     store_relaxed(&s->fork_epoch, idem_fork_acknowledge()); /* relaxed: under the lock */
     urcu_bp_synchronize_rcu();
     idem_lane_forget(old);
@@ -224,7 +223,7 @@ int idem_enter(struct idem_store *s, struct idem_op *op)
                 return e;
         }
         urcu_bp_read_lock();
-        struct idem_view *v = rcu_dereference(s->view);
+        struct idem_view *v = rcu_dereference(s->view); /* P10 acquire: the view is complete */
         int64_t raw = idem_clock_raw_ms();
         uint64_t checked = load_relaxed(&s->checked_ms); /* relaxed: a time of day, any recent one will do */
         bool dead = load_relaxed(&v->root->dead) != 0;   /* relaxed: a flag that stays set */

@@ -119,8 +119,8 @@ static bool tell(const struct idem_view *v, const struct idem_found *f, struct t
         s->lease_left_ms = e->lease_end_ms - now_ms;
         uint32_t slot = idem_owner_slot(e->owner);
         s->owner_alive = !idem_process_dead(&v->process, e->owner);
-        uint64_t x = slot < v->process.table_size ? load_acquire(&v->process.table[slot].incarnation)
-                                                  : 0; /* P7 acquire: whose pid? */
+        /* P7 acquire: whose pid is it? */
+        uint64_t x = slot < v->process.table_size ? load_acquire(&v->process.table[slot].incarnation) : 0;
         if ((x & IDEM_INCARNATION_MASK) == idem_owner_incarnation(e->owner))
             s->owner_pid = (int64_t)load_relaxed(&v->process.table[slot].pid); /* relaxed: for people */
     }

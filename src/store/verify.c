@@ -96,8 +96,8 @@ static const char *check_header(const struct idem_view *v, uint64_t bucket)
             if (header_slot(h) >= IDEM_BUCKET_SLOTS) {
                 wrong = "V5: the header names a slot that does not exist";
             } else {
-                uint64_t w = load_acquire(&v->buckets[bucket_after(v, bucket, header_distance(h))]
-                                               .slots[header_slot(h)]); /* P1 acquire: is it free? */
+                uint64_t b = bucket_after(v, bucket, header_distance(h));
+                uint64_t w = load_acquire(&v->buckets[b].slots[header_slot(h)]); /* P1 acquire: is it free? */
                 if (w == 0 || word_distance(w) != header_distance(h))
                     wrong = "V5: the header names a slot that is free or another home's";
             }

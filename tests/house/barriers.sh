@@ -99,6 +99,10 @@ barriers() {
                 near = sides " " sides1 " " sides2 " " sides3
                 while (match(rest, /[a-z0-9_]+_(acquire|release|acq_rel|seq_cst|relaxed)[ ]*\(|rcu_(assign_pointer|dereference|xchg_pointer|cmpxchg_pointer|set_pointer)[ ]*\(/)) {
                     operation = substr(rest, RSTART, RLENGTH)
+                    if (operation ~ /^idem_/) { # the public idem_release() is no ordering
+                        rest = substr(rest, RSTART + RLENGTH)
+                        continue
+                    }
                     rest = substr(rest, RSTART + RLENGTH)
                     sub(/[ ]*\($/, "", operation)
                     order = operation
