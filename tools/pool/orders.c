@@ -1,0 +1,189 @@
+/*
+ * orders.c - see orders.h. Reading orders; making them up is in generate.c.
+ */
+#include "orders.h"
+
+#include <errno.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ORDERS_MAX 1000000u
+
+/* A copy of the order that means something else: one more cent. NULL when out of memory. */
+static char *changed_copy(struct json_object *object, int64_t amount, size_t *bytes)
+{
+    struct json_object *copy = NULL;
+    if (json_object_deep_copy(object, &copy, NULL) != 0)
+        return NULL;
+    int64_t other = amount < ORDER_AMOUNT_MAX ? amount + 1 : amount - 1;
+    json_object_object_add(copy, "amount", json_object_new_int64(other));
+    const char *text = json_object_to_json_string_length(copy, JSON_C_TO_STRING_PLAIN, bytes);
+    char *made = text != NULL ? strdup(text) : NULL;
+    json_object_put(copy);
+    return made;
+}
+
+static storm_order *next_free(storm_orders *orders)
+{
+    if (orders->count == orders->room) {
+        size_t room = orders->room > 0 ? orders->room * 2 : 1024;
+        storm_order *all = reallocarray(orders->all, room, sizeof(*all));
+        if (all == NULL)
+            return NULL;
+        orders->all = all;
+        orders->room = room;
+    }
+    storm_order *o = &orders->all[orders->count];
+    memset(o, 0, sizeof(*o));
+    return o;
+}
+
+/* A line whose key was there before: the same order again, or the same key for something else. */
+static bool fold(storm_order *first, const char *line, size_t n)
+{
+    if (first->body_bytes == n && memcmp(first->body, line, n) == 0) {
+        first->again++;
+        return true;
+    }
+    if (first->must_change)
+        return true;
+    char *other = strdup(line);
+    if (other == NULL)
+        return false;
+    free(first->changed);
+    first->changed = other;
+    first->changed_bytes = n;
+    first->must_change = true;
+    return true;
+}
+
+/* The table of keys seen so far. Its keys are malloc'ed and freed in forget_keys(). */
+struct seen {
+    struct hsearch_data table;
+    char **names;
+    size_t count;
+};
+
+/* The number of the order with this name, or SIZE_MAX; with `number` < SIZE_MAX the name is entered. */
+static bool look_up(struct seen *seen, const char *tenant, const char *key, size_t number, size_t *found)
+{
+    char name[LEDGER_TENANT_MAX + LEDGER_KEY_MAX + 2];
+    snprintf(name, sizeof(name), "%s %s", tenant, key);
+    ENTRY ask = {.key = name}, *got = NULL;
+    if (hsearch_r(ask, FIND, &got, &seen->table) != 0) {
+        *found = (size_t)(uintptr_t)got->data;
+        return true;
+    }
+    *found = SIZE_MAX;
+    ask.key = strdup(name);
+    ask.data = (void *)(uintptr_t)number;
+    if (ask.key == NULL || hsearch_r(ask, ENTER, &got, &seen->table) == 0) {
+        free(ask.key);
+        return false;
+    }
+    seen->names[seen->count++] = ask.key;
+    return true;
+}
+
+/* One line. Returns false with `why`. */
+static bool add(storm_orders *orders, struct seen *seen, const char *line, size_t n, size_t number, char *why,
+                size_t why_bytes)
+{
+    storm_order *o = next_free(orders);
+    struct json_object *object = NULL;
+    size_t found;
+    bool ok = false;
+    snprintf(why, why_bytes, "out of memory");
+    if (o == NULL || (object = order_parse(line, n, &o->what, why, why_bytes)) == NULL)
+        return false;
+    snprintf(why, why_bytes, "out of memory");
+    if (o->what.key[0] == '\0')
+        snprintf(o->what.key, sizeof(o->what.key), "order-%zu", number);
+    if (o->what.tenant[0] == '\0')
+        snprintf(o->what.tenant, sizeof(o->what.tenant), "default");
+    if (strlen(o->what.key) > ORDERS_KEY_MAX) {
+        snprintf(why, why_bytes, "field \"key\" is longer than %d characters", ORDERS_KEY_MAX);
+    } else if (look_up(seen, o->what.tenant, o->what.key, orders->count, &found)) {
+        if (found != SIZE_MAX) {
+            ok = fold(&orders->all[found], line, n);
+        } else {
+            o->body = strdup(line);
+            o->body_bytes = n;
+            o->changed = changed_copy(object, o->what.amount, &o->changed_bytes);
+            ok = o->body != NULL && o->changed != NULL;
+            orders->count++;
+        }
+    }
+    json_object_put(object);
+    return ok;
+}
+
+static bool read_lines(FILE *in, const char *path, storm_orders *out, struct seen *seen)
+{
+    char *line = NULL;
+    size_t room = 0, number = 0;
+    ssize_t n;
+    char why[200];
+    bool ok = true;
+    while (ok && (n = getline(&line, &room, in)) >= 0) {
+        number++;
+        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r' || line[n - 1] == ' '))
+            line[--n] = '\0';
+        if (n == 0)
+            continue;
+        if (number > ORDERS_MAX) {
+            fprintf(stderr, "%s: more than %u lines; give a part of it\n", path, ORDERS_MAX);
+            ok = false;
+        } else if (!add(out, seen, line, (size_t)n, number, why, sizeof(why))) {
+            fprintf(stderr, "%s:%zu: %s\n", path, number, why);
+            ok = false;
+        }
+    }
+    if (ok && ferror(in)) {
+        fprintf(stderr, "%s: %s\n", path, strerror(errno));
+        ok = false;
+    }
+    if (ok && out->count == 0) {
+        fprintf(stderr, "%s: no order in it; a line is like {\"amount\":1999,\"currency\":\"EUR\"}\n", path);
+        ok = false;
+    }
+    free(line);
+    return ok;
+}
+
+bool orders_load(const char *path, storm_orders *out)
+{
+    struct seen seen = {0};
+    memset(out, 0, sizeof(*out));
+    FILE *in = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
+    if (in == NULL) {
+        fprintf(stderr, "%s: %s\n", path, strerror(errno));
+        return false;
+    }
+    seen.names = calloc(ORDERS_MAX, sizeof(*seen.names));
+    bool ok = seen.names != NULL && hcreate_r(ORDERS_MAX + ORDERS_MAX / 4, &seen.table) != 0;
+    if (!ok)
+        fprintf(stderr, "%s: out of memory\n", path);
+    else
+        ok = read_lines(in, path, out, &seen);
+    for (size_t i = 0; i < seen.count; i++)
+        free(seen.names[i]);
+    free(seen.names);
+    hdestroy_r(&seen.table);
+    if (in != stdin)
+        fclose(in);
+    if (!ok)
+        orders_free(out);
+    return ok;
+}
+
+void orders_free(storm_orders *orders)
+{
+    for (size_t i = 0; i < orders->count; i++) {
+        free(orders->all[i].body);
+        free(orders->all[i].changed);
+    }
+    free(orders->all);
+    memset(orders, 0, sizeof(*orders));
+}
