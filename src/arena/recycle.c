@@ -142,6 +142,7 @@ static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now
         if (cas_seq_cst(&r->state, &state,
                         region_state(REGION_FREE, 0, next))) { /* P5 release: every use of the old generation */
             IDEM_POINT("sweep.recycled");
+            store_relaxed(&v->generation->answers_refused, 0); /* relaxed: decides about thrift only */
             idem_count(ctx, COUNT_SWEPT_REGIONS);
             s->free++;
             s->moved = true;

@@ -219,7 +219,7 @@ static uint32_t kept_free(const struct idem_view *v, enum idem_purpose purpose)
         return 0;
     if (purpose == FOR_ANSWER)
         return 1;
-    return v->region_count / 128 + 2 < 32 ? v->region_count / 128 + 2 : 32;
+    return v->region_count / 256 + 2 < 32 ? v->region_count / 256 + 2 : 32;
 }
 
 static bool window_over(const struct idem_view *v, const struct idem_region_shm *r, unsigned klass, int64_t now_ms)
@@ -264,6 +264,11 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
 {
     struct idem_view *v = ctx->v;
     bool found;
+    /* Rather refuse new work than store its outcome without a body. */
+    if (purpose == FOR_CLAIM && unlikely(load_relaxed(&v->generation->answers_refused) != 0)) { /* relaxed: as below */
+        idem_arena_leave(ctx);
+        return IDEM_E_FULL;
+    }
     struct idem_lane_chunk_shm *c = find_chunk(ctx, klass, &found);
     if (likely(found) && likely(from_chunk(ctx, c, bytes, expiry_ms, now_ms, space)))
         return IDEM_OK;
@@ -288,6 +293,8 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
             if (open != 0 && from_open_region(ctx, (uint32_t)(open - 1), klass, bytes, expiry_ms, now_ms, space))
                 return IDEM_OK;
         }
+    if (purpose == FOR_ANSWER && bytes <= UINT64_C(1) << v->chunk_shift)
+        store_relaxed(&v->generation->answers_refused, 1); /* relaxed: decides about thrift only */
     idem_arena_leave(ctx);
     return IDEM_E_FULL;
 }

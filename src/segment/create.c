@@ -27,24 +27,38 @@
 #define HUGE_BYTES           (UINT64_C(2) << 20)
 #define ENTRY_OVERHEAD_BYTES 56u /* header of a response entry; static-asserted against arena/entry.h in its room */
 #define TYPICAL_KEY_BYTES    40u
-#define SPARE_REGIONS        8u /* claims in flight, half-filled regions of other classes, the sweep's own reserve */
+#define SPARE_REGIONS        5u /* claims in flight, half-filled regions of other classes, the sweep's own reserve */
+
+/* The arena that `keys` answers of `per_key` bytes fill. Small entries lie in chunks, and what is left at a chunk's end is lost; large
+   ones lie in a row, and what is left at a region's end is. */
+static uint64_t arena_bytes(uint64_t keys, uint64_t per_key, unsigned shift)
+{
+    uint64_t run = UINT64_C(1) << (per_key > UINT64_C(1) << (shift - 6) ? shift : shift - 4);
+    return (keys / (run / per_key) + 1) * run;
+}
+
+static unsigned region_shift(uint64_t keys, uint64_t per_key)
+{
+    unsigned shift = 16;
+    while (UINT64_C(1) << shift < IDEM_REGION_MAX &&
+           (UINT64_C(1) << shift < per_key * 4 || (shift < 20 && arena_bytes(keys, per_key, shift) >> shift > 256)))
+        shift++;
+    return shift;
+}
 
 int idem_geometry(const idem_options *o, struct idem_generation_const *g, const char **why)
 {
     uint64_t per_key = round_up(ENTRY_OVERHEAD_BYTES + TYPICAL_KEY_BYTES + o->response_bytes, IDEM_UNIT_BYTES);
     uint64_t keys = o->keys;
     if (o->total_bytes != 0) {
-        keys = o->total_bytes / (per_key + sizeof(struct idem_bucket_shm) * 2 / IDEM_BUCKET_SLOTS);
+        keys = o->total_bytes / (per_key + per_key / 16 + sizeof(struct idem_bucket_shm) * 2 / IDEM_BUCKET_SLOTS);
         if (keys < 16)
             keys = 16;
     }
-    uint64_t arena = keys * per_key;
-    unsigned shift = 16;
-    while ((UINT64_C(1) << shift) < IDEM_REGION_MAX &&
-           ((UINT64_C(1) << shift) < o->response_bytes * UINT64_C(4) || (shift < 20 && arena >> shift > 256)))
-        shift++;
+    unsigned shift = region_shift(keys, per_key);
+    uint64_t arena = arena_bytes(keys, per_key, shift);
     uint64_t regions = (arena >> shift) + 1;
-    regions += SPARE_REGIONS + regions / 128;
+    regions += SPARE_REGIONS + regions / 256;
     if (regions < IDEM_REGIONS_MIN)
         regions = IDEM_REGIONS_MIN;
     if ((regions << shift) / IDEM_UNIT_BYTES > (UINT64_C(1) << IDEM_ADDRESS_BITS)) {
