@@ -1,8 +1,7 @@
 /*
  * segment/attach.c - mapping a store that exists, and believing none of its bytes before they are checked.
  *
- * Owns: validation of root and generation constants (copied to private memory first, then judged), staleness, renewed
- * registration after fork. Whatever the bytes say, the result is a valid view or an error.
+ * Owns: validation of root and generation constants (copied to private memory first, then judged), staleness. Whatever the bytes say, the result is a valid view or an error.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -309,40 +308,14 @@ int idem_view_open(const char *path, const idem_options *options, struct idem_vi
 void idem_view_close(struct idem_view *v)
 {
     idem_guard_remove(v);
-    if (v->process.fd >= 0) {
+    /* A host that closed our descriptor may have a file of its own under that number by now. */
+    struct stat st;
+    if (v->process.fd >= 0 && fstat(v->process.fd, &st) == 0 && st.st_dev == v->device && st.st_ino == v->inode) {
         idem_process_unregister(&v->process);
         close(v->process.fd);
     }
     unmap(v);
     free(v);
-}
-
-int idem_view_register_again(struct idem_view *v, const char *path)
-{
-    int dir_fd, fd;
-    struct stat st;
-    int e = idem_path_open_dir(path, false, 0, &dir_fd);
-    if (e != IDEM_OK)
-        return e == IDEM_E_NO_STORE ? IDEM_E_STALE : e;
-    e = idem_path_open_file(dir_fd, path, "root", &fd, &st);
-    close(dir_fd);
-    if (e != IDEM_OK)
-        return e == IDEM_E_NO_STORE ? IDEM_E_STALE : e;
-    if (st.st_dev != v->device || st.st_ino != v->inode) {
-        close(fd);
-        return idem_fail(IDEM_E_STALE, "%s: another store lies there by now", path);
-    }
-    v->process.fd = fd;
-    v->process.owner = 0;
-    v->clock_shift_ms = v->fixed.clock_base_ms + idem_clock_namespace_shift_ms(); /* unshare --time acts on children */
-    e = idem_process_register(&v->process, idem_view_now_ms(v));
-    if (e != IDEM_OK) {
-        close(fd);
-        v->process.fd = -1;
-        return e;
-    }
-    v->serial = idem_next_serial();
-    return IDEM_OK;
 }
 
 bool idem_view_stale(const struct idem_view *v, const char *path)

@@ -150,9 +150,9 @@ struct idem_generation_shm {
     uint64_t reserved[7];
     struct idem_generation_const fixed;
     uint64_t pad[1];
-    struct idem_a64 cursor;        /* the sweep: pass (40) | slice (24); slice 0: this pass has not begun */
-    struct idem_a64 slots_counted; /* slots in use, counted by the running pass */
-    struct idem_a64 slots_used;    /* the same, of the last complete pass, + 1 (0: none yet) */
+    struct idem_a64 cursor;          /* the sweep: pass (40) | slice (24); slice 0: this pass has not begun */
+    struct idem_a64 slots_counted;   /* slots in use, counted by the running pass */
+    struct idem_a64 slots_used;      /* the same, of the last complete pass, + 1 (0: none yet) */
     struct idem_a64 answers_refused; /* 1: an answer of common size found no room, and no region was freed since */
     struct idem_a64 pad_line[4];
     struct idem_a64 open[IDEM_CLASSES]; /* region + 1 that is open for a class; a hint */

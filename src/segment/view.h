@@ -1,8 +1,8 @@
 /*
  * segment/view.h - one attached store: mappings, private copies of the constants, this process's registration.
  *
- * Owns: mmap and munmap, creation, attachment, staleness. A view is immutable after it was opened, but for its
- * registration (renewed in a forked child). Threads find it through the handle (store/), which swaps it by liburcu.
+ * Owns: mmap and munmap, creation, attachment, staleness. A view is immutable after it was opened
+ * (in a forked child its descriptor is closed before anything uses it). Threads find it through the handle (store/), which swaps it by liburcu.
  *
  * If we die here: while creating, temporary files are left; the next creator in that directory removes them under the
  * directory's lock. A root exists under its name only when everything before it is complete.
@@ -34,7 +34,7 @@ struct idem_view {
     uint64_t arena_units;
     int64_t clock_shift_ms; /* store time = idem_clock_raw_ms() + this */
     struct idem_process process;
-    uint64_t serial; /* unique in this process for each registration; what a thread's lane cache is keyed by */
+    uint64_t serial; /* unique in this process; what a thread's lane cache is keyed by */
     dev_t device;    /* of root */
     ino_t inode;
     struct idem_a64 poisoned; /* 1: a page was gone (SIGBUS guard) */
@@ -48,9 +48,6 @@ static inline int64_t idem_view_now_ms(const struct idem_view *v)
 /* Opens or creates by options (already checked and filled with defaults). Registers the process. */
 int idem_view_open(const char *path, const idem_options *options, struct idem_view **view);
 void idem_view_close(struct idem_view *view);
-
-/* In a forked child: a registration of its own. IDEM_E_STALE if the path leads elsewhere by now. */
-int idem_view_register_again(struct idem_view *view, const char *path);
 
 /* Was it destroyed, or does the path lead to another root (or none)? One stat(). */
 bool idem_view_stale(const struct idem_view *view, const char *path);

@@ -165,48 +165,56 @@ int idem_destroy(const char *dir)
     return e != IDEM_OK ? e : idem_view_destroy(path);
 }
 
-/* With the lock held, outside of a read section. */
-static int reopen(struct idem_store *s)
+/* Why a handle needs another view. */
+enum trouble {
+    MAYBE_STALE, /* the path may lead to another store, or none */
+    FORKED,      /* a child: it needs a registration of its own */
+    SLOT_LOST    /* others took us for dead (a host that closes foreign descriptors), our slot is not ours any more */
+};
+
+/* With the lock held, outside of a read section. A view is never changed, but for another one. */
+static int reopen(struct idem_store *s, enum trouble trouble)
 {
     struct idem_view *old = s->view, *fresh;
-    if (!idem_view_stale(old, s->path))
+    bool stale = idem_view_stale(old, s->path);
+    idem_options options = s->options;
+    if (!stale && trouble == MAYBE_STALE)
         return IDEM_OK; /* another thread was faster */
-    if (s->options.flags & IDEM_OPEN_FAIL_STALE)
+    if (!stale)
+        options.flags &= ~(uint32_t)IDEM_OPEN_CREATE;
+    else if (s->options.flags & IDEM_OPEN_FAIL_STALE)
         return idem_fail(IDEM_E_STALE, "%s: the store was removed or replaced; close the handle and open it again",
                          s->path);
-    int e = idem_view_open(s->path, &s->options, &fresh);
+    int e = idem_view_open(s->path, &options, &fresh);
     if (e == IDEM_E_NO_STORE)
         return idem_fail(IDEM_E_STALE, "%s: the store was removed and there is no new one yet", s->path);
     if (e != IDEM_OK)
         return e;
-    rcu_assign_pointer(s->view, fresh);                     /* P10 release: the view is complete */
-    store_relaxed(&s->fork_epoch, idem_fork_acknowledge()); /* relaxed: under the lock */
+    rcu_assign_pointer(s->view, fresh); /* P10 release: the view is complete */
     urcu_bp_synchronize_rcu();
     idem_lane_forget(old);
     idem_view_close(old);
     return IDEM_OK;
 }
 
-/* With the lock held: in a child, a registration of its own. */
-static int register_again(struct idem_store *s)
+static bool slot_lost(const struct idem_view *v)
 {
-    uint64_t epoch = idem_fork_acknowledge();
-    if (load_relaxed(&s->fork_epoch) == epoch) /* relaxed: under the lock */
-        return IDEM_OK;
-    int e = idem_view_register_again(s->view, s->path);
-    if (e == IDEM_OK)
-        store_relaxed(&s->fork_epoch, epoch); /* relaxed: under the lock */
-    else if (e == IDEM_E_STALE)
-        e = reopen(s);
-    return e;
+    uint64_t owner = v->process.owner;
+    /* relaxed: a foreign change, seen sooner or later */
+    uint64_t x = load_relaxed(&v->process.table[idem_owner_slot(owner)].incarnation);
+    return (x & IDEM_INCARNATION_MASK) != idem_owner_incarnation(owner);
 }
 
-static int slow_enter(struct idem_store *s, bool check_stale)
+static int slow_enter(struct idem_store *s, enum trouble trouble)
 {
     pthread_mutex_lock(&lock);
-    int e = register_again(s);
-    if (e == IDEM_OK && check_stale)
-        e = reopen(s);
+    int e = IDEM_OK;
+    uint64_t epoch = idem_fork_acknowledge();
+    bool forked = load_relaxed(&s->fork_epoch) != epoch; /* relaxed: under the lock */
+    if (forked || trouble == MAYBE_STALE || slot_lost(s->view))
+        e = reopen(s, forked ? FORKED : trouble);
+    if (e == IDEM_OK)
+        store_relaxed(&s->fork_epoch, epoch); /* relaxed: under the lock */
     pthread_mutex_unlock(&lock);
     return e;
 }
@@ -218,12 +226,19 @@ int idem_enter(struct idem_store *s, struct idem_op *op)
     op->store = s;
     for (;;) {
         if (unlikely(idem_fork_epoch() != load_relaxed(&s->fork_epoch))) { /* relaxed: see process.h */
-            int e = slow_enter(s, false);
+            int e = slow_enter(s, FORKED);
             if (e != IDEM_OK)
                 return e;
         }
         urcu_bp_read_lock();
         struct idem_view *v = rcu_dereference(s->view); /* P10 acquire: the view is complete */
+        if (unlikely(slot_lost(v))) {
+            urcu_bp_read_unlock();
+            int e = slow_enter(s, SLOT_LOST);
+            if (e != IDEM_OK)
+                return e;
+            continue;
+        }
         int64_t raw = idem_clock_raw_ms();
         uint64_t checked = load_relaxed(&s->checked_ms); /* relaxed: a time of day, any recent one will do */
         bool dead = load_relaxed(&v->root->dead) != 0;   /* relaxed: a flag that stays set */
@@ -232,7 +247,7 @@ int idem_enter(struct idem_store *s, struct idem_op *op)
             store_relaxed(&s->checked_ms, (uint64_t)raw); /* relaxed: as above */
             if (stale) {
                 urcu_bp_read_unlock();
-                int e = slow_enter(s, true);
+                int e = slow_enter(s, MAYBE_STALE);
                 if (e != IDEM_OK) {
                     store_relaxed(&s->checked_ms, (uint64_t)(raw - STALE_CHECK_MS)); /* relaxed: look again next time */
                     return e;

@@ -7,7 +7,7 @@
  * Invariants
  *  1. Between enter and leave the thread is in a liburcu read section: its view is not unmapped. It never sleeps there.
  *  2. Hazards are clear outside of enter..leave.
- *  3. A handle's fork epoch is the page's epoch, or the next call registers again first.
+ *  3. A handle's fork epoch is the page's epoch, or the next call opens a view (and with it a process slot) of its own first.
  */
 #ifndef IDEM_STORE_HANDLE_H
 #define IDEM_STORE_HANDLE_H
