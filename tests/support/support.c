@@ -1,0 +1,483 @@
+/*
+ * tests/support/support.c - see support.h.
+ *
+ * If the test process dies here: a small guardian process, forked by support_setup, sees it (pidfd) and removes the directory.
+ */
+#include "support/support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/point.h"
+
+struct page {
+    struct idem_a64 skew_ms;
+    struct idem_a64 fault_on;
+    struct idem_a64 fault_seen;
+    struct idem_a64 why_taken;
+    char fault[64];
+    char why[512];
+};
+
+static struct page *page;
+static char base[64];
+static pid_t owner, guardian;
+
+static struct {
+    char name[64];
+    unsigned left;
+    void (*fn)(void *ctx);
+    void *ctx;
+} at_point;
+
+/* ------------------------------------------------------------------ hooks */
+
+static int on_fault(const char *name)
+{
+    if (load_acquire(&page->fault_on) == 0 || strcmp(name, page->fault) != 0)
+        return 0;
+    add_relaxed(&page->fault_seen, 1);
+    return 1;
+}
+
+static void on_point(const char *name)
+{
+    if (at_point.left == 0 || (strcmp(at_point.name, "*") != 0 && strcmp(at_point.name, name) != 0))
+        return;
+    if (--at_point.left == 0)
+        at_point.fn(at_point.ctx);
+}
+
+void support_fault(const char *name)
+{
+    store_release(&page->fault_on, 0);
+    store_relaxed(&page->fault_seen, 0);
+    snprintf(page->fault, sizeof page->fault, "%s", name != NULL ? name : "");
+    store_release(&page->fault_on, name != NULL);
+    idem_fault_hook = name != NULL ? on_fault : NULL;
+}
+
+uint64_t support_fault_seen(void)
+{
+    return load_relaxed(&page->fault_seen);
+}
+
+void support_at_point(const char *name, unsigned nth, void (*fn)(void *ctx), void *ctx)
+{
+    idem_point_hook = NULL;
+    at_point.left = 0;
+    if (name == NULL)
+        return;
+    snprintf(at_point.name, sizeof at_point.name, "%s", name);
+    at_point.fn = fn;
+    at_point.ctx = ctx;
+    at_point.left = nth;
+    idem_point_hook = on_point;
+}
+
+void support_die(void *ctx)
+{
+    (void)ctx;
+    raise(SIGKILL);
+}
+
+void support_stop(void *ctx)
+{
+    (void)ctx;
+    raise(SIGSTOP);
+}
+
+/* ------------------------------------------------------------------ set-up */
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *walk)
+{
+    (void)st;
+    (void)type;
+    (void)walk;
+    remove(path);
+    return 0;
+}
+
+void support_remove(const char *path)
+{
+    nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void guard(int pidfd)
+{
+    setsid(); /* a SIGKILL to the test's process group must not reach it */
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    while (poll(&p, 1, -1) < 0 && errno == EINTR)
+        ;
+    support_remove(base);
+    _exit(0);
+}
+
+int support_setup(void **state)
+{
+    (void)state;
+    owner = getpid();
+    page = support_shared(sizeof *page);
+    idem_clock_skew_ms = &page->skew_ms;
+    snprintf(base, sizeof base, "/dev/shm/idem-test-XXXXXX");
+    if (mkdtemp(base) == NULL || chmod(base, 0711) != 0) {
+        print_error("%s: %s; the tests need a tmpfs there\n", base, strerror(errno));
+        return -1;
+    }
+    fflush(NULL);
+    int pidfd = (int)syscall(SYS_pidfd_open, owner, 0);
+    guardian = pidfd < 0 ? -1 : fork();
+    if (guardian == 0)
+        guard(pidfd);
+    if (pidfd >= 0)
+        close(pidfd);
+    return 0;
+}
+
+int support_teardown(void **state)
+{
+    (void)state;
+    support_remove(base);
+    if (guardian > 0)
+        support_end(guardian);
+    return 0;
+}
+
+const char *support_base(void)
+{
+    return base;
+}
+
+const char *support_dir(void)
+{
+    static char dirs[64][96];
+    static unsigned n;
+    char *dir = dirs[n % 64];
+    snprintf(dir, sizeof dirs[0], "%s/s%u", base, n++);
+    return dir;
+}
+
+bool support_long(void)
+{
+    return getenv("IDEM_TEST_LONG") != NULL;
+}
+
+long support_scaled(long n, long by)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return n / by;
+#else
+    (void)by;
+    return n;
+#endif
+}
+
+/* ------------------------------------------------------------------ time and chance */
+
+int64_t support_now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+void support_sleep_ms(int64_t ms)
+{
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+    while (nanosleep(&t, &t) != 0 && errno == EINTR)
+        ;
+}
+
+bool support_eventually(bool (*condition)(void *ctx), void *ctx, int64_t timeout_ms)
+{
+    int64_t end = support_now_ms() + timeout_ms;
+    while (!condition(ctx)) {
+        if (support_now_ms() >= end)
+            return false;
+        support_sleep_ms(1);
+    }
+    return true;
+}
+
+void support_clock_add(int64_t ms)
+{
+    add_relaxed(&page->skew_ms, (uint64_t)ms);
+}
+
+uint64_t support_random(uint64_t *state)
+{
+    uint64_t x = *state;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    *state = x;
+    return x * UINT64_C(0x2545F4914F6CDD1D) >> 16;
+}
+
+uint64_t support_seed(void)
+{
+    static uint64_t seed;
+    if (seed == 0) {
+        const char *given = getenv("IDEM_TEST_SEED");
+        if (given != NULL)
+            seed = strtoull(given, NULL, 0);
+        else if (getrandom(&seed, 4, 0) != 4)
+            seed = (uint64_t)support_now_ms();
+        seed |= 1;
+        print_message("IDEM_TEST_SEED=%" PRIu64 "\n", seed);
+    }
+    return seed;
+}
+
+void *support_shared(size_t bytes)
+{
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) {
+        perror("mmap of shared memory for a test");
+        abort();
+    }
+    return at;
+}
+
+/* ------------------------------------------------------------------ checks */
+
+static void failed(const char *file, int line, const char *message)
+{
+    const char *name = strrchr(file, '/');
+    name = name != NULL ? name + 1 : file;
+    if (getpid() == owner) {
+        print_error("%s:%d: %s\n", name, line, message);
+        _fail(file, line);
+        return;
+    }
+    uint64_t none = 0;
+    if (cas_acq_rel(&page->why_taken, &none, 1))
+        snprintf(page->why, sizeof page->why, "%s:%d: %s", name, line, message);
+    if (load_acquire(&page->fault_on) == 0) /* with a seeded fault the failure is what is wanted */
+        fprintf(stderr, "child %ld: %s:%d: %s\n", (long)getpid(), name, line, message);
+    _exit(SUPPORT_FAILED);
+}
+
+void support_check_failed(const char *file, int line, const char *what)
+{
+    failed(file, line, what);
+}
+
+void support_check_is(const char *file, int line, const char *what, long long value, long long wanted)
+{
+    if (value == wanted)
+        return;
+    char message[400];
+    if (value < 0 && value >= IDEM_E_EXISTS)
+        snprintf(message, sizeof message, "%.100s is %lld (%s: %.150s), not %lld", what, value,
+                 idem_strerror((int)value), idem_error_detail(), wanted);
+    else
+        snprintf(message, sizeof message, "%.200s is %lld, not %lld", what, value, wanted);
+    failed(file, line, message);
+}
+
+void support_check_bytes(const char *file, int line, const char *what, const void *at, size_t bytes, const char *text)
+{
+    if (bytes == strlen(text) && (bytes == 0 || (at != NULL && memcmp(at, text, bytes) == 0)))
+        return;
+    char message[400];
+    snprintf(message, sizeof message, "%.100s is '%.*s' (%zu bytes), not '%.100s'", what,
+             at == NULL ? 0 : (int)(bytes < 100 ? bytes : 100), at == NULL ? "" : (const char *)at, bytes, text);
+    failed(file, line, message);
+}
+
+const char *support_why(void)
+{
+    return page->why;
+}
+
+void support_forget_why(void)
+{
+    page->why[0] = '\0';
+    store_release(&page->why_taken, 0);
+}
+
+/* ------------------------------------------------------------------ stores and keys */
+
+idem_options support_options(uint64_t keys)
+{
+    idem_options o = IDEM_OPTIONS_INIT;
+    o.flags = IDEM_OPEN_CREATE;
+    o.keys = keys;
+    o.response_bytes = 64;
+    o.processes = 64;
+    o.lanes = 64;
+    return o;
+}
+
+idem_store *support_open(const char *dir, const idem_options *options)
+{
+    idem_options standard = support_options(1000);
+    idem_store *store = NULL;
+    CHECK_IS(idem_open(dir, options != NULL ? options : &standard, &store), IDEM_OK);
+    CHECK(store != NULL);
+    return store;
+}
+
+idem_store *support_attach(const char *dir)
+{
+    idem_store *store = NULL;
+    CHECK_IS(idem_open(dir, NULL, &store), IDEM_OK);
+    return store;
+}
+
+idem_key support_key(const char *text)
+{
+    return (idem_key){.key = text, .key_bytes = strlen(text)};
+}
+
+idem_request support_request(const char *key)
+{
+    idem_request r = IDEM_REQUEST_INIT;
+    r.key = support_key(key);
+    return r;
+}
+
+idem_response support_response(int32_t status, const char *body)
+{
+    idem_response r = IDEM_RESPONSE_INIT;
+    r.status = status;
+    r.body = body;
+    r.body_bytes = strlen(body);
+    return r;
+}
+
+int support_begin(idem_store *store, const char *key, idem_claim *claim)
+{
+    idem_request r = support_request(key);
+    idem_claim unwanted;
+    return idem_begin(store, &r, claim != NULL ? claim : &unwanted, NULL);
+}
+
+int support_complete(idem_store *store, const idem_claim *claim, int32_t status, const char *body)
+{
+    idem_response r = support_response(status, body);
+    return idem_complete(store, claim, &r);
+}
+
+void support_answer(idem_store *store, const char *key, int32_t status, const char *body)
+{
+    idem_claim claim;
+    CHECK_IS(support_begin(store, key, &claim), IDEM_CLAIMED);
+    CHECK_IS(support_complete(store, &claim, status, body), IDEM_OK);
+}
+
+idem_stats_data support_stats(idem_store *store)
+{
+    idem_stats_data s;
+    memset(&s, 0, sizeof s);
+    s.size = sizeof s;
+    CHECK_IS(idem_stats(store, &s), IDEM_OK);
+    return s;
+}
+
+void support_maintain(idem_store *store)
+{
+    int more = 1;
+    for (int i = 0; more == 1 && i < 100; i++)
+        more = idem_maintain(store, 100000);
+    CHECK_IS(more, IDEM_OK);
+}
+
+static void print_problem(void *ctx, const char *sentence)
+{
+    (void)ctx;
+    fprintf(stderr, "verify: %s\n", sentence);
+}
+
+void support_verify(const char *dir)
+{
+    idem_report report = IDEM_REPORT_INIT;
+    report.problem = print_problem;
+    CHECK_IS(idem_verify(dir, &report), IDEM_OK);
+    CHECK_IS(report.problems, 0);
+}
+
+/* ------------------------------------------------------------------ children */
+
+pid_t support_spawn(void (*fn)(void *ctx), void *ctx)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        fn(ctx);
+        fflush(NULL);
+        _exit(0);
+    }
+    CHECK(pid > 0);
+    return pid;
+}
+
+int support_reap(pid_t pid, int64_t timeout_ms)
+{
+    int status = 0;
+    int64_t end = support_now_ms() + timeout_ms;
+    for (int64_t nap_us = 50;; nap_us = nap_us < 2000 ? nap_us * 2 : nap_us) {
+        pid_t got = waitpid(pid, &status, WNOHANG);
+        if (got == pid)
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+        if (got < 0 && errno != EINTR)
+            return SUPPORT_STUCK;
+        if (support_now_ms() >= end) {
+            support_end(pid);
+            return SUPPORT_STUCK;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = nap_us * 1000}, NULL);
+    }
+}
+
+bool support_wait_stopped(pid_t pid, int64_t timeout_ms)
+{
+    int64_t end = support_now_ms() + timeout_ms;
+    for (;;) {
+        int status;
+        pid_t got = waitpid(pid, &status, WNOHANG | WUNTRACED);
+        if (got == pid)
+            return WIFSTOPPED(status);
+        if ((got < 0 && errno != EINTR) || support_now_ms() >= end)
+            return false;
+        support_sleep_ms(1);
+    }
+}
+
+void support_kill(pid_t pid, int signal)
+{
+    if (pid > 0)
+        kill(pid, signal);
+}
+
+void support_end(pid_t pid)
+{
+    support_kill(pid, SIGKILL);
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+
+void support_in_child(void (*fn)(void *ctx), void *ctx)
+{
+    int how = support_reap(support_spawn(fn, ctx), SUPPORT_PATIENCE_MS);
+    if (how == SUPPORT_FAILED)
+        print_error("in a child: %s\n", support_why());
+    support_forget_why();
+    CHECK_IS(how, 0);
+}
