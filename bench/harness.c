@@ -26,7 +26,6 @@ enum { CACHE_LINE = 64, SPINS_BEFORE_YIELD = 2000 };
 
 struct area {
     _Alignas(CACHE_LINE) struct series series[HARNESS_SERIES_MAX];
-    uint64_t preempted;
 };
 
 struct harness {
@@ -88,6 +87,25 @@ uint64_t harness_clock_cost_ns(void)
     uint64_t cost = hist_quantile(h, 0.5);
     free(h);
     return cost;
+}
+
+/* How often the kernel gave this thread's core to somebody else. */
+static uint64_t preemptions(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_THREAD, &usage) == 0 ? (uint64_t)usage.ru_nivcsw : 0;
+}
+
+void stopwatch_start(struct stopwatch *w)
+{
+    w->preemptions = preemptions();
+    w->from_ns = harness_now_ns();
+}
+
+bool stopwatch_stop(struct stopwatch *w)
+{
+    w->ns = harness_now_ns() - w->from_ns;
+    return preemptions() == w->preemptions;
 }
 
 /* ------------------------------------------------------------------ histogram */
@@ -193,16 +211,10 @@ struct series harness_sum(struct harness *h, unsigned index)
         sum.op_count += s->op_count;
         sum.floor_ns += s->floor_ns;
         sum.floor_count += s->floor_count;
+        sum.blocks += s->blocks;
+        sum.disturbed += s->disturbed;
         hist_merge(&sum.latency, &s->latency);
     }
-    return sum;
-}
-
-uint64_t harness_preempted(const struct harness *h)
-{
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < h->processes; i++)
-        sum += h->area[i].preempted;
     return sum;
 }
 
@@ -276,11 +288,7 @@ static void run_worker(struct harness *h, unsigned me, harness_body body, void *
     signal(SIGCHLD, SIG_DFL);
     sigprocmask(SIG_SETMASK, old_mask, NULL);
     pin(me, h->processes);
-    int result = body(h, me, ctx);
-    struct rusage usage;
-    if (getrusage(RUSAGE_SELF, &usage) == 0)
-        h->area[me].preempted += (uint64_t)usage.ru_nivcsw;
-    _exit(result == 0 ? 0 : 1);
+    _exit(body(h, me, ctx) == 0 ? 0 : 1);
 }
 
 /* Reaps who has ended; returns how many are left. */

@@ -34,6 +34,8 @@ struct series {
     uint64_t op_count;
     uint64_t floor_ns; /* the same for its floor, same keys, next to it in time */
     uint64_t floor_count;
+    uint64_t blocks;     /* all that were timed */
+    uint64_t disturbed;  /* of them left out of everything: something else took the core meanwhile */
     struct hist latency; /* from other blocks, in which the clock is read after every call */
 };
 
@@ -58,7 +60,6 @@ int harness_fail(struct harness *h, const char *format, ...) __attribute__((form
 /* For the parent. */
 void harness_clear(struct harness *h);                        /* sums and histograms to zero */
 struct series harness_sum(struct harness *h, unsigned index); /* over all workers */
-uint64_t harness_preempted(const struct harness *h);          /* how often something else took a worker's core */
 
 /* True after SIGINT, SIGTERM or SIGHUP; harness_catch_signals() installs the handlers. */
 void harness_catch_signals(void);
@@ -66,6 +67,15 @@ bool harness_interrupted(void);
 
 uint64_t harness_now_ns(void);
 uint64_t harness_clock_cost_ns(void); /* median cost of one harness_now_ns() */
+
+/* Times a block. stop says false if the kernel gave the core to somebody else in between: then ns tells nothing. */
+struct stopwatch {
+    uint64_t from_ns;
+    uint64_t preemptions;
+    uint64_t ns;
+};
+void stopwatch_start(struct stopwatch *w);
+bool stopwatch_stop(struct stopwatch *w);
 
 void hist_add(struct hist *h, uint64_t ns);
 void hist_merge(struct hist *into, const struct hist *from);

@@ -8,7 +8,8 @@
  * Operation and floor take turns of up to 16 blocks of 1,024 with the same keys; which of the two goes first alternates. A
  * turn is long enough that what it finds in the caches is its own, and short enough (milliseconds) that a change of the
  * clock rate meets both. All processes begin each block together. Keys are written between blocks; what a block contains
- * is said in ops.h. Every eighth block is timed call by call for the percentiles and is left out of the sums.
+ * is said in ops.h. Every eighth block is timed call by call for the percentiles and is left out of the sums. A block in
+ * which the kernel gave the core to somebody else is left out of everything: other programs' time is not the store's.
  */
 #include "scenario.h"
 
@@ -60,6 +61,7 @@ struct worker {
     idem_claim *claims; /* of the wave */
     uint64_t sink;
     uint64_t hashes[OPS_BLOCK];
+    struct hist latency; /* of a sampled block, until it is known to be undisturbed */
     struct ops ops;
 };
 
@@ -119,16 +121,25 @@ static void write_keys(struct worker *w, const struct stretch *s, uint64_t done,
 static int op_block(struct worker *w, const struct stretch *s, uint64_t done, size_t n, bool measured, bool sampled)
 {
     struct series *sum = harness_series(w->h, w->me, s->op);
+    struct stopwatch watch;
     write_keys(w, s, done, n);
     if (s->op == OP_COMPLETE)
         memcpy(w->ops.claims, s->claims + done, n * sizeof *s->claims);
+    if (sampled)
+        memset(&w->latency, 0, sizeof w->latency);
     if (measured && harness_barrier(w->h) != 0)
         return -1;
-    uint64_t from_ns = harness_now_ns();
-    if (ops_run(&w->ops, s->op, n, measured && sampled ? &sum->latency : NULL) != 0)
+    stopwatch_start(&watch);
+    if (ops_run(&w->ops, s->op, n, sampled ? &w->latency : NULL) != 0)
         return harness_fail(w->h, "%s", w->ops.error);
-    if (measured && !sampled) {
-        sum->op_ns += harness_now_ns() - from_ns;
+    bool undisturbed = stopwatch_stop(&watch);
+    sum->blocks++;
+    if (!undisturbed) {
+        sum->disturbed++;
+    } else if (sampled) {
+        hist_merge(&sum->latency, &w->latency);
+    } else {
+        sum->op_ns += watch.ns;
         sum->op_count += n;
     }
     if (s->op != OP_COMPLETE && s->claims)
@@ -139,15 +150,20 @@ static int op_block(struct worker *w, const struct stretch *s, uint64_t done, si
 static int floor_block(struct worker *w, const struct stretch *s, uint64_t done, size_t n, bool sampled)
 {
     struct series *sum = harness_series(w->h, w->me, s->op);
+    struct stopwatch watch;
     write_keys(w, s, done, n);
     if (s->op == OP_COMPLETE)
         floor_hashes(w->ops.keys, n, w->hashes);
     if (harness_barrier(w->h) != 0)
         return -1;
-    uint64_t from_ns = harness_now_ns();
+    stopwatch_start(&watch);
     run_floor(w, s->op, n, s->claim_at + done, s->record_at + done);
-    if (!sampled) {
-        sum->floor_ns += harness_now_ns() - from_ns;
+    bool undisturbed = stopwatch_stop(&watch);
+    sum->blocks++;
+    if (!undisturbed) {
+        sum->disturbed++;
+    } else if (!sampled) {
+        sum->floor_ns += watch.ns;
         sum->floor_count += n;
     }
     return 0;
@@ -164,7 +180,7 @@ static int run_turn(struct worker *w, const struct stretch *s, uint64_t done, ui
         uint64_t block = tick;
         for (uint64_t at = 0; at < n; at += OPS_BLOCK, block++) {
             size_t size = n - at < OPS_BLOCK ? (size_t)(n - at) : OPS_BLOCK;
-            bool sampled = block % SAMPLE_EVERY == SAMPLE_EVERY - 1;
+            bool sampled = measured && block % SAMPLE_EVERY == SAMPLE_EVERY - 1;
             int result = floor_half ? floor_block(w, s, done + at, size, sampled)
                                     : op_block(w, s, done + at, size, measured, sampled);
             if (result != 0)
@@ -428,7 +444,6 @@ void scenario_run(const struct scenario *s, struct scenario_result *out)
             out->series[op] = harness_sum(h, op);
         out->store_huge_bytes = plan.back->store_huge_bytes;
         out->floor_huge_bytes = plan.back->floor_huge_bytes;
-        out->preempted = harness_preempted(h);
         out->floor_bytes = floor_bytes(s->keys, wave);
         floor_free(&floor);
     }

@@ -29,7 +29,6 @@ struct scenario_result {
     uint64_t floor_huge_bytes;
     uint64_t floor_bytes;
     uint64_t keys_capacity;
-    uint64_t preempted; /* how often something else took a worker's core */
 };
 
 /* Creates and destroys everything it needs below s->place. */

@@ -76,7 +76,8 @@ struct suite {
     unsigned bars_missed;
     bool printed;
     uint64_t clock_ns;
-    uint64_t preempted;
+    uint64_t blocks;
+    uint64_t disturbed;
     struct config configs[SCENARIOS_MAX];
     struct row rows[ROWS_MAX];
 };
@@ -299,6 +300,8 @@ static void run_scenario(struct suite *suite, const struct scenario *scenario, s
     for (unsigned op = 0; op < OP_COUNT; op++) {
         const struct series *s = &result->series[op];
         struct measured *m = &run->of[op];
+        suite->blocks += s->blocks;
+        suite->disturbed += s->disturbed;
         m->ns = per((double)s->op_ns, (double)s->op_count);
         m->floor_ns = per((double)s->floor_ns, (double)s->floor_count);
         m->ratio = per(m->ns, m->floor_ns);
@@ -308,7 +311,6 @@ static void run_scenario(struct suite *suite, const struct scenario *scenario, s
         m->bytes_per_key =
             per((double)result->store_bytes, (double)result->keys_capacity) - KEY_BYTES - FLOOR_RESPONSE_BYTES;
     }
-    suite->preempted += result->preempted;
     run->store_bytes = result->store_bytes;
     run->huge_percent = 100 * per((double)result->store_huge_bytes, (double)result->store_bytes);
     run->floor_huge_percent = 100 * per((double)result->floor_huge_bytes, (double)result->floor_bytes);
@@ -460,9 +462,10 @@ static void print_notes(const struct suite *suite, FILE *to)
                                             : "All pages are mapped beforehand, for store and floor.");
     fputs("in_progress asks for keys of the same process with 1 process, of the other one with 2.\n", to);
     fprintf(to,
-            "Other programs took a core from a worker %" PRIu64
-            " times; the quieter the machine, the better the figures.\n",
-            suite->preempted);
+            "Other programs took the core in %.1f %% of the blocks, which are left out; the quieter the machine, the "
+            "better the "
+            "figures.\n",
+            100 * per((double)suite->disturbed, (double)suite->blocks));
     if (!suite->place.huge)
         fprintf(to, "No huge pages: %s.\n", suite->place.no_huge);
     if (uname(&host) == 0)
