@@ -107,7 +107,7 @@ typedef struct idem_options {
     uint64_t keys;           /* live keys to hold; default 1,000,000; 16 .. 2^31 */
     uint32_t response_bytes; /* mean metadata + body per key to make room for; default 512; up to 1 MiB */
     uint32_t when_full;      /* enum idem_when_full */
-    uint64_t total_bytes;    /* space of the whole store; overrides `keys` if set; at least 1 MiB */
+    uint64_t total_bytes;    /* at most this much space for the whole store; overrides `keys` if set */
     int64_t ttl_ms;          /* default TTL; default 24 h */
     int64_t lease_ms;        /* default lease; default 30 s */
     uint32_t processes;      /* handles at once; default 512; up to IDEM_PROCESSES_MAX */

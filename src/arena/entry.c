@@ -4,6 +4,8 @@
  */
 #include "arena/entry.h"
 
+_Static_assert(ENTRY_RESPONSE_WORDS * 8 == 56, "segment/geometry.c sizes stores by it");
+
 bool idem_entry_load(const struct idem_view *v, uint64_t w, struct idem_entry *e)
 {
     uint64_t unit = word_unit(w);

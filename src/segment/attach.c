@@ -53,13 +53,10 @@ static int check_root(const char *path, const struct idem_root_const *f, uint64_
     if (f->checksum != XXH3_64bits(f, sizeof *f - sizeof f->checksum))
         return idem_fail(IDEM_E_CORRUPT,
                          "%s/root: checksum of the constant part is wrong; destroy the store and create it anew", path);
-    uint64_t lanes_off =
-        round_up(IDEM_PROCESSES_OFF + (uint64_t)f->processes_max * sizeof(struct idem_process_shm), 4096);
     if (f->processes_max == 0 || f->processes_max > IDEM_PROCESSES_MAX || f->lanes_max == 0 ||
         f->lanes_max > IDEM_LANES_MAX || f->root_bytes != file_bytes ||
-        f->root_bytes != round_up(lanes_off + (uint64_t)f->lanes_max * sizeof(struct idem_lane_shm), 4096) ||
-        f->lease_ms < 1 || f->lease_ms > IDEM_LEASE_MAX_MS || f->ttl_ms < 1 ||
-        (f->ttl_ms > IDEM_TTL_MAX_MS && f->ttl_ms != IDEM_FOREVER))
+        f->root_bytes != idem_root_bytes(f->processes_max, f->lanes_max) || f->lease_ms < 1 ||
+        f->lease_ms > IDEM_LEASE_MAX_MS || f->ttl_ms < 1 || (f->ttl_ms > IDEM_TTL_MAX_MS && f->ttl_ms != IDEM_FOREVER))
         return idem_fail(IDEM_E_CORRUPT,
                          "%s/root: sizes or limits contradict each other; destroy the store and create it anew", path);
     return IDEM_OK;

@@ -1,7 +1,7 @@
 /*
  * segment/create.c - making and removing a store's files.
  *
- * Owns: geometry, allocation of all space (so that a full tmpfs fails here), the order that makes creation atomic:
+ * Owns: allocation of all space (so that a full tmpfs fails here), the order that makes creation atomic:
  * generation file complete, root complete under a temporary name, rename without replacing. All under the directory's
  * flock, so that clearing away a dead creator's files cannot hit a live one's.
  */
@@ -24,61 +24,6 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
-#define HUGE_BYTES           (UINT64_C(2) << 20)
-#define ENTRY_OVERHEAD_BYTES 56u /* header of a response entry; static-asserted against arena/entry.h in its room */
-#define TYPICAL_KEY_BYTES    40u
-#define SPARE_REGIONS        5u /* claims in flight, half-filled regions of other classes, the sweep's own reserve */
-
-/* The arena that `keys` answers of `per_key` bytes fill. Small entries lie in chunks, and what is left at a chunk's end is lost; large
-   ones lie in a row, and what is left at a region's end is. */
-static uint64_t arena_bytes(uint64_t keys, uint64_t per_key, unsigned shift)
-{
-    uint64_t run = UINT64_C(1) << (per_key > UINT64_C(1) << (shift - 6) ? shift : shift - 4);
-    return (keys / (run / per_key) + 1) * run;
-}
-
-static unsigned region_shift(uint64_t keys, uint64_t per_key)
-{
-    unsigned shift = 16;
-    while (UINT64_C(1) << shift < IDEM_REGION_MAX &&
-           (UINT64_C(1) << shift < per_key * 4 || (shift < 20 && arena_bytes(keys, per_key, shift) >> shift > 256)))
-        shift++;
-    return shift;
-}
-
-int idem_geometry(const idem_options *o, struct idem_generation_const *g, const char **why)
-{
-    uint64_t per_key = round_up(ENTRY_OVERHEAD_BYTES + TYPICAL_KEY_BYTES + o->response_bytes, IDEM_UNIT_BYTES);
-    uint64_t keys = o->keys;
-    if (o->total_bytes != 0) {
-        keys = o->total_bytes / (per_key + per_key / 16 + sizeof(struct idem_bucket_shm) * 2 / IDEM_BUCKET_SLOTS);
-        if (keys < 16)
-            keys = 16;
-    }
-    unsigned shift = region_shift(keys, per_key);
-    uint64_t arena = arena_bytes(keys, per_key, shift);
-    uint64_t regions = (arena >> shift) + 1;
-    regions += SPARE_REGIONS + regions / 256;
-    if (regions < IDEM_REGIONS_MIN)
-        regions = IDEM_REGIONS_MIN;
-    if ((regions << shift) / IDEM_UNIT_BYTES > (UINT64_C(1) << IDEM_ADDRESS_BITS)) {
-        *why = "more than 128 GiB of answers; use fewer keys or a smaller response";
-        return IDEM_E_INVALID;
-    }
-    g->region_shift = shift;
-    g->region_count = regions;
-    g->bucket_count = keys * 2 / IDEM_BUCKET_SLOTS + 1; /* a mean fill of 3.5 of 7 */
-    if (g->bucket_count < IDEM_DISTANCE_MAX + 1)
-        g->bucket_count = IDEM_DISTANCE_MAX + 1;
-    g->regions_off = IDEM_BUCKETS_OFF + g->bucket_count * sizeof(struct idem_bucket_shm);
-    g->chunks_off = g->regions_off + regions * sizeof(struct idem_region_shm);
-    g->arena_off = g->chunks_off + regions * IDEM_REGION_CHUNKS * sizeof(struct idem_chunk_shm);
-    g->arena_off = round_up(g->arena_off, shift >= 20 ? HUGE_BYTES : 4096);
-    g->file_bytes = g->arena_off + (regions << shift);
-    if (shift >= 20)
-        g->file_bytes = round_up(g->file_bytes, HUGE_BYTES);
-    return IDEM_OK;
-}
 
 static int fill_random(void *at, size_t n)
 {
@@ -216,17 +161,16 @@ static int make_generation(int dir_fd, const char *path, const idem_options *o, 
 {
     struct idem_generation_const g;
     memset(&g, 0, sizeof g);
-    const char *why;
-    if (idem_geometry(o, &g, &why) != IDEM_OK)
-        return idem_fail(IDEM_E_INVALID, "keys, response_bytes: %s", why);
-    f->keys = o->total_bytes != 0 ? (g.bucket_count - 1) * IDEM_BUCKET_SLOTS / 2 : o->keys;
+    int e = idem_geometry(o, &g, &f->keys);
+    if (e != IDEM_OK)
+        return e;
     g.layout_major = IDEM_LAYOUT_MAJOR;
     g.layout_minor = IDEM_LAYOUT_MINOR;
     memcpy(g.uuid, f->uuid, sizeof g.uuid);
     g.number = 1;
     g.checksum = checksum_of(&g, sizeof g);
     void *map;
-    int e = make_file(dir_fd, path, name, g.file_bytes, o->group, o->huge != IDEM_HUGE_OFF, &map);
+    e = make_file(dir_fd, path, name, g.file_bytes, o->group, o->huge != IDEM_HUGE_OFF, &map);
     if (e != IDEM_OK)
         return e;
     if (o->huge == IDEM_HUGE_REQUIRE && idem_huge_bytes(map, g.file_bytes) == 0) {

@@ -57,7 +57,9 @@ int idem_view_destroy(const char *path);
 /* Attach parts, shared with creation. */
 int idem_attach(const char *path, const idem_options *options, struct idem_view *view);
 int idem_create(const char *path, const idem_options *options, int dir_fd);
-int idem_geometry(const idem_options *options, struct idem_generation_const *g, const char **why);
+/* Fills the sizes in g; *keys: how many keys they are for. Errors: IDEM_E_INVALID. */
+int idem_geometry(const idem_options *options, struct idem_generation_const *g, uint64_t *keys);
+uint64_t idem_root_bytes(uint32_t processes, uint32_t lanes);
 uint64_t idem_huge_bytes(const void *at, uint64_t bytes);
 uint64_t idem_next_serial(void);
 int idem_boot_id(uint8_t boot_id[40]);

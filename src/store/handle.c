@@ -16,7 +16,6 @@
 #define RESPONSE_MAX     (1u << 20)
 #define TTL_DEFAULT_MS   86400000
 #define LEASE_DEFAULT_MS 30000
-#define TOTAL_MIN_BYTES  (UINT64_C(1) << 20)
 #define TOTAL_MAX_BYTES  (UINT64_C(1) << 37)
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -89,9 +88,9 @@ static int fill_options(const idem_options *given, idem_options *o)
                          (unsigned long long)KEYS_MAX);
     if (o->response_bytes > RESPONSE_MAX)
         return idem_fail(IDEM_E_INVALID, "options.response_bytes: %u; at most %u", o->response_bytes, RESPONSE_MAX);
-    if (o->total_bytes != 0 && (o->total_bytes < TOTAL_MIN_BYTES || o->total_bytes > TOTAL_MAX_BYTES))
-        return idem_fail(IDEM_E_INVALID, "options.total_bytes: %llu; %llu to %llu", (unsigned long long)o->total_bytes,
-                         (unsigned long long)TOTAL_MIN_BYTES, (unsigned long long)TOTAL_MAX_BYTES);
+    if (o->total_bytes > TOTAL_MAX_BYTES)
+        return idem_fail(IDEM_E_INVALID, "options.total_bytes: %llu; at most %llu", (unsigned long long)o->total_bytes,
+                         (unsigned long long)TOTAL_MAX_BYTES);
     if (o->ttl_ms < 1 || (o->ttl_ms > IDEM_TTL_MAX_MS && o->ttl_ms != IDEM_FOREVER))
         return idem_fail(IDEM_E_INVALID, "options.ttl_ms: %lld; 1 to %lld, or IDEM_FOREVER", (long long)o->ttl_ms,
                          (long long)IDEM_TTL_MAX_MS);

@@ -1,0 +1,91 @@
+/*
+ * segment/geometry.c - how large everything is.
+ *
+ * Owns: sizes. Computed once, at creation; written into the constants of root and generation, and checked from there.
+ */
+#include "base/bytes.h"
+#include "base/error.h"
+#include "segment/view.h"
+
+#define HUGE_BYTES           (UINT64_C(2) << 20)
+#define ENTRY_OVERHEAD_BYTES 56u /* header of an answer's entry; arena/entry.c asserts it */
+#define TYPICAL_KEY_BYTES    40u
+#define SPARE_REGIONS        5u /* claims in flight, half-filled regions of other classes, the sweep's own reserve */
+#define KEYS_MIN             16u
+
+uint64_t idem_root_bytes(uint32_t processes, uint32_t lanes)
+{
+    uint64_t lanes_off = round_up(IDEM_PROCESSES_OFF + (uint64_t)processes * sizeof(struct idem_process_shm), 4096);
+    return round_up(lanes_off + (uint64_t)lanes * sizeof(struct idem_lane_shm), 4096);
+}
+
+/* The arena that `keys` answers of `per_key` bytes fill. Small entries lie in chunks, and what is left at a chunk's end is lost; large
+   ones lie in a row, and what is left at a region's end is. */
+static uint64_t arena_bytes(uint64_t keys, uint64_t per_key, unsigned shift)
+{
+    uint64_t run = UINT64_C(1) << (per_key > UINT64_C(1) << (shift - 6) ? shift : shift - 4);
+    return (keys / (run / per_key) + 1) * run;
+}
+
+static unsigned region_shift(uint64_t keys, uint64_t per_key)
+{
+    unsigned shift = 16;
+    while (UINT64_C(1) << shift < IDEM_REGION_MAX &&
+           (UINT64_C(1) << shift < per_key * 4 || (shift < 20 && arena_bytes(keys, per_key, shift) >> shift > 256)))
+        shift++;
+    return shift;
+}
+
+static void for_keys(uint64_t keys, uint64_t per_key, struct idem_generation_const *g)
+{
+    unsigned shift = region_shift(keys, per_key);
+    uint64_t regions = (arena_bytes(keys, per_key, shift) >> shift) + 1;
+    regions += SPARE_REGIONS + regions / 256;
+    if (regions < IDEM_REGIONS_MIN)
+        regions = IDEM_REGIONS_MIN;
+    g->region_shift = shift;
+    g->region_count = regions;
+    g->bucket_count = keys * 2 / IDEM_BUCKET_SLOTS + 1; /* a mean fill of 3.5 of 7 */
+    if (g->bucket_count < IDEM_DISTANCE_MAX + 1)
+        g->bucket_count = IDEM_DISTANCE_MAX + 1;
+    g->regions_off = IDEM_BUCKETS_OFF + g->bucket_count * sizeof(struct idem_bucket_shm);
+    g->chunks_off = g->regions_off + regions * sizeof(struct idem_region_shm);
+    g->arena_off = g->chunks_off + regions * IDEM_REGION_CHUNKS * sizeof(struct idem_chunk_shm);
+    g->arena_off = round_up(g->arena_off, shift >= 20 ? HUGE_BYTES : 4096);
+    g->file_bytes = g->arena_off + (regions << shift);
+    if (shift >= 20)
+        g->file_bytes = round_up(g->file_bytes, HUGE_BYTES);
+}
+
+int idem_geometry(const idem_options *o, struct idem_generation_const *g, uint64_t *keys)
+{
+    uint64_t per_key = round_up(ENTRY_OVERHEAD_BYTES + TYPICAL_KEY_BYTES + o->response_bytes, IDEM_UNIT_BYTES);
+    *keys = o->keys;
+    if (o->total_bytes != 0) {
+        uint64_t root_bytes = idem_root_bytes(o->processes, o->lanes);
+        uint64_t low = 0, high = o->total_bytes / per_key + KEYS_MIN; /* low fits (or is 0), high does not */
+        while (high - low > 1) {
+            uint64_t middle = low + (high - low) / 2;
+            for_keys(middle, per_key, g);
+            if (root_bytes + g->file_bytes <= o->total_bytes)
+                low = middle;
+            else
+                high = middle;
+        }
+        if (low < KEYS_MIN) {
+            for_keys(KEYS_MIN, per_key, g);
+            return idem_fail(
+                IDEM_E_INVALID,
+                "options.total_bytes: %llu, but the smallest store for %u threads and answers of %u bytes has %llu; "
+                "ask for more, or for fewer `lanes`",
+                (unsigned long long)o->total_bytes, o->lanes, o->response_bytes,
+                (unsigned long long)(root_bytes + g->file_bytes));
+        }
+        *keys = low;
+    }
+    for_keys(*keys, per_key, g);
+    if ((g->region_count << g->region_shift) / IDEM_UNIT_BYTES > (UINT64_C(1) << IDEM_ADDRESS_BITS))
+        return idem_fail(IDEM_E_INVALID,
+                         "options.keys, response_bytes: more than 128 GiB; use fewer keys or a smaller response");
+    return IDEM_OK;
+}
