@@ -119,6 +119,7 @@ static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now
                 cas_relaxed(&r->drain, &drain,
                             (uint64_t)g << 48 | pass); /* relaxed: it follows check 1, which loads seq_cst */
                 IDEM_POINT("sweep.noted");
+                add_relaxed(&v->generation->waiting, 1); /* relaxed: a hint */
                 s->waiting_for_pass++;
                 s->moved = true;
                 return;

@@ -19,6 +19,9 @@
 #define SLICE_BUCKETS 512u
 #define SLOT_TRIES    64u
 #define STEP_REGIONS  64u
+#define STEP_SLICES   4u /* beside each chunk that an operation takes: a pass is over before 1/64 of the arena is used */
+#define BUDGET_SLICES 64u /* before the regions are looked at again */
+#define BATCH_SHARE   32u /* waiting regions, as a share of all, that make a pass worth while */
 
 static uint32_t slice_count(const struct idem_view *v)
 {
@@ -217,6 +220,7 @@ static bool pass_step(struct idem_ctx *ctx)
         uint64_t counted = add_relaxed(&g->slots_counted, used) + used; /* relaxed: a statistic */
         if (slice == slices) {
             store_relaxed(&g->slots_used, counted + 1); /* relaxed: a statistic */
+            store_relaxed(&g->waiting, 0);              /* relaxed: a hint */
             idem_count(ctx, COUNT_PASSES);
         }
     }
@@ -230,36 +234,48 @@ static int64_t monotonic_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+/* A pass costs the same for one region as for many, so the steps that operations make wait for a batch, or for need. */
+static bool worth_a_pass(const struct idem_view *v, const struct idem_survey *survey)
+{
+    uint64_t waiting = load_relaxed(&v->generation->waiting); /* relaxed: a hint */
+    return waiting > 0 && (waiting * BATCH_SHARE >= v->region_count || survey->free == 0);
+}
+
+static bool run_slices(struct idem_ctx *ctx, unsigned most)
+{
+    struct idem_generation_shm *g = ctx->v->generation;
+    uint64_t pass = cursor_pass(load_relaxed(&g->cursor)); /* relaxed: pass_step loads it again */
+    bool stepped = false;
+    for (unsigned i = 0; i < most && pass_step(ctx); i++) {
+        stepped = true;
+        if (cursor_pass(load_relaxed(&g->cursor)) != pass) /* relaxed: as above */
+            break;
+    }
+    return stepped;
+}
+
 bool idem_sweep(struct idem_ctx *ctx, int64_t budget_us, int pressure)
 {
     struct idem_view *v = ctx->v;
-    int64_t end_us = budget_us > 0 ? monotonic_us() + budget_us : 0;
     uint32_t at = (uint32_t)load_relaxed(&ctx->lane->sweep_at); /* relaxed: the lane's own */
-    bool more;
-    unsigned stuck = 0;
-    do {
-        struct idem_survey survey = {0};
-        int64_t now_ms = idem_view_now_ms(v);
-        idem_arena_recycle(ctx, &at, pressure > 0 || budget_us > 0 ? v->region_count : STEP_REGIONS, pressure, now_ms,
-                           &survey);
-        bool stepped = false;
-        if (survey.waiting_for_pass > 0) {
-            /* A small step is one slice; with a budget a run of them before the regions are looked at again. */
-            for (unsigned i = 0; i < (budget_us > 0 ? 64u : 1u); i++) {
-                uint64_t pass =
-                    cursor_pass(load_relaxed(&v->generation->cursor)); /* relaxed: pass_step loads it again */
-                if (!pass_step(ctx))
-                    break;
-                stepped = true;
-                if (cursor_pass(load_relaxed(&v->generation->cursor)) != pass) /* relaxed: as above */
-                    break;
-            }
-        }
+    struct idem_survey survey = {0};
+    bool more = false;
+    if (budget_us == 0) {
+        idem_arena_recycle(ctx, &at, STEP_REGIONS, pressure, idem_view_now_ms(v), &survey);
+        if (worth_a_pass(v, &survey))
+            run_slices(ctx, STEP_SLICES);
+        more = survey.waiting_for_pass > 0 || survey.moved;
+    }
+    int64_t end_us = budget_us > 0 ? monotonic_us() + budget_us : 0;
+    for (unsigned stuck = 0; stuck < 2 && budget_us > 0 && monotonic_us() < end_us;) {
+        survey = (struct idem_survey){0};
+        idem_arena_recycle(ctx, &at, v->region_count, pressure, idem_view_now_ms(v), &survey);
+        bool stepped = survey.waiting_for_pass > 0 && run_slices(ctx, BUDGET_SLICES);
         more = survey.waiting_for_pass > 0 || survey.moved;
         stuck = stepped || survey.moved ? 0 : stuck + 1;
-        if (pressure > 1 && survey.free > v->region_count / 16 + 4)
+        if (!more || (pressure > 1 && survey.free > v->region_count / 16 + 4))
             break;
-    } while (more && stuck < 2 && budget_us > 0 && monotonic_us() < end_us);
+    }
     store_relaxed(&ctx->lane->sweep_at, at % v->region_count); /* relaxed: the lane's own */
     idem_arena_leave(ctx);
     return more;

@@ -215,7 +215,7 @@ static void unmap(struct idem_view *v)
 int idem_attach(const char *path, const idem_options *options, struct idem_view *v)
 {
     int dir_fd;
-    int e = idem_path_open_dir(path, false, 0, &dir_fd);
+    int e = idem_path_open_dir(path, NULL, 0, &dir_fd);
     if (e != IDEM_OK)
         return e;
     e = map_root(path, dir_fd, v);
@@ -242,7 +242,8 @@ int idem_attach(const char *path, const idem_options *options, struct idem_view 
 static int create_and_attach(const char *path, const idem_options *options, struct idem_view *v)
 {
     int dir_fd;
-    int e = idem_path_open_dir(path, true, options->group, &dir_fd);
+    bool made;
+    int e = idem_path_open_dir(path, &made, options->group, &dir_fd);
     if (e != IDEM_OK)
         return e;
     e = idem_path_lock(dir_fd, path);
@@ -271,6 +272,8 @@ static int create_and_attach(const char *path, const idem_options *options, stru
         e = idem_attach(path, options, v);
 out:;
     int kept = errno;
+    if (made && e != IDEM_OK)
+        rmdir(path); /* fails, as it should, if somebody else's files are in it by now */
     close(dir_fd);
     errno = kept;
     return e;

@@ -238,7 +238,7 @@ int idem_view_destroy(const char *path)
 {
     int dir_fd, fd;
     struct stat st;
-    int e = idem_path_open_dir(path, false, 0, &dir_fd);
+    int e = idem_path_open_dir(path, NULL, 0, &dir_fd);
     if (e != IDEM_OK)
         return e;
     e = idem_path_lock(dir_fd, path);

@@ -154,7 +154,8 @@ struct idem_generation_shm {
     struct idem_a64 slots_counted;   /* slots in use, counted by the running pass */
     struct idem_a64 slots_used;      /* the same, of the last complete pass, + 1 (0: none yet) */
     struct idem_a64 answers_refused; /* 1: an answer of common size found no room, and no region was freed since */
-    struct idem_a64 pad_line[4];
+    struct idem_a64 waiting;         /* about how many regions wait for a pass; a hint for pacing */
+    struct idem_a64 pad_line[3];
     struct idem_a64 open[IDEM_CLASSES]; /* region + 1 that is open for a class; a hint */
 };
 

@@ -105,12 +105,12 @@ static bool trusted(const struct stat *st)
     return me == 0 || st->st_uid == me || st->st_uid == 0 || ((st->st_mode & S_IWGRP) != 0 && in_group(st->st_gid));
 }
 
-int idem_path_open_dir(const char *path, bool create, int64_t group, int *fd)
+int idem_path_open_dir(const char *path, bool *made, int64_t group, int *fd)
 {
-    bool made = false;
-    if (create) {
+    bool new_one = false;
+    if (made != NULL) {
         if (mkdir(path, 0700) == 0)
-            made = true;
+            new_one = true;
         else if (errno != EEXIST)
             return idem_fail_errno("%s: cannot create the store's directory", path);
     }
@@ -138,16 +138,18 @@ int idem_path_open_dir(const char *path, bool create, int64_t group, int *fd)
             path, (unsigned)st.st_uid, (unsigned)(st.st_mode & 07777));
     else if (!is_tmpfs(path))
         e = idem_fail(IDEM_E_PERMISSION, "%s: not on a tmpfs; put the store under /dev/shm or /run/idem", path);
-    else if (made && group != 0 && (fchown(d, (uid_t)-1, (gid_t)(group - 1)) != 0 || fchmod(d, 02770) != 0))
+    else if (new_one && group != 0 && (fchown(d, (uid_t)-1, (gid_t)(group - 1)) != 0 || fchmod(d, 02770) != 0))
         e = idem_fail_errno("%s: cannot give it to group %lld", path, (long long)(group - 1));
     if (e != IDEM_OK) {
         int kept = errno;
         close(d);
-        if (made)
+        if (new_one)
             rmdir(path);
         errno = kept;
         return e;
     }
+    if (made != NULL)
+        *made = new_one;
     *fd = d;
     return IDEM_OK;
 }

@@ -16,8 +16,9 @@
 /* Name or directory -> absolute path. With create, /dev/shm/idem-UID is made if it is needed. */
 int idem_path_resolve(const char *dir, bool create, char path[IDEM_PATH_MAX]);
 
-/* Opens the directory (O_RDONLY). IDEM_E_NO_STORE if it is not there. With create it is made, for the group if group != 0. */
-int idem_path_open_dir(const char *path, bool create, int64_t group, int *fd);
+/* Opens the directory (O_RDONLY). IDEM_E_NO_STORE if it is not there, unless made is given: then it is made, for the group if
+   group != 0, and *made says so. */
+int idem_path_open_dir(const char *path, bool *made, int64_t group, int *fd);
 
 /* Opens a file of the store read-write. IDEM_E_NO_STORE if it is not there. */
 int idem_path_open_file(int dir_fd, const char *path, const char *name, int *fd, struct stat *st);
