@@ -85,8 +85,11 @@ eventually() {
     done
 }
 
-# start COMMAND...: in the background; $! is its id.
+# start COMMAND...: in the background; ${started[-1]} is its id, that of idem itself and not of a shell around it.
 start() {
+    if [[ $1 == idem ]]; then
+        set -- "$IDEM" "$2" --store "$store" "${@:3}"
+    fi
     "$@" &
     started+=($!)
 }
@@ -105,6 +108,16 @@ gone() {
     stat=${stat##*) }
     [[ $stat == [ZX]* ]]
 }
+
+# await [PID]: its exit status; one that runs for longer than $PATIENCE is killed. Default: what was started last.
+await() {
+    local pid=${1:-${started[-1]}}
+    eventually gone "$pid" || kill -KILL "$pid"
+    wait "$pid"
+}
+
+# has_waiter KEY: somebody waits for the running attempt of KEY.
+has_waiter() { idem why --json --key "$1" | grep -q '"waiters":true'; }
 
 lines_in() { if [[ -e $1 ]]; then wc -l <"$1"; else echo 0; fi; }
 

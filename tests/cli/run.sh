@@ -2,6 +2,9 @@
 # idem run: once for a key, the same answer for everybody, later answers replayed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.bash"
 
+idem create --keys 100 --response 64K --json >"$work/created"
+limit=$(sed 's/.*"response_max_bytes":\([0-9]*\).*/\1/' "$work/created")
+
 # ---------------------------------------------------------------- once, and replayed
 cat >"$work/effect" <<'END'
 #!/bin/sh
@@ -18,7 +21,7 @@ for i in {1..20}; do
 done
 statuses=
 for pid in "${started[@]}"; do
-    wait "$pid"
+    await "$pid"
     statuses+=$?
 done
 started=()
@@ -50,7 +53,7 @@ check_is "options after the command are the command's" "$(idem run --key options
 start idem run --key live -- sh -c 'echo first; while [ ! -e "$work/go" ]; do sleep 0.05; done; echo second' >"$work/live"
 check "output comes while the command still runs" eventually grep -q first "$work/live"
 touch "$work/go"
-wait "${started[-1]}"
+await
 check_is "and the rest of it comes too" "$(tr '\n' ' ' <"$work/live")" "first second "
 
 # ---------------------------------------------------------------- failures
@@ -71,12 +74,11 @@ first=$!
 eventually test -e "$work/effects"
 start idem run --key waiting --wait 10m -- sh -c 'echo ran >>"$work/effects"; exit 0' >"$work/wait.2" 2>&1
 second=$!
-# Nothing shows from outside that the second one waits, so give it time to get there; too short a time only weakens the check.
-sleep 2
+eventually has_waiter waiting
 touch "$work/go"
-wait "$first"
+await "$first"
 status=$?
-wait "$second"
+await "$second"
 check_is "who waits for an attempt that fails gets that failure" "$status $? $(lines_in "$work/effects")" "9 9 1"
 check_is "with its output" "$(cat "$work/wait.2")" no
 
@@ -110,7 +112,7 @@ check_is "--wait ends when its time is over" "$(status_of idem run --wait 1s --k
 waited_ms=$((($(date +%s%N) - began) / 1000000))
 check "but not earlier" test "$waited_ms" -ge 1000
 touch "$work/go"
-wait "${started[-1]}"
+await
 check_is "none of those ran the command" "$(lines_in "$work/effects")" 0
 
 # ---------------------------------------------------------------- fingerprints
@@ -125,8 +127,6 @@ check_is "auto: other arguments are refused" "$(status_of idem run --fingerprint
 check_is "auto: another working directory is refused" "$(cd / && status_of idem run --fingerprint auto --key auto -- echo a b)" 120
 
 # ---------------------------------------------------------------- output that does not fit, and readers that go away
-idem create --store "$work/measured" --keys 100 --json >"$work/created"
-limit=$(sed 's/.*"response_max_bytes":\([0-9]*\).*/\1/' "$work/created")
 big=$((limit + 1000))
 check_is "output past the limit streams to the first caller" "$(idem run --key big -- head -c $big /dev/zero 2>"$work/err" | wc -c)" $big
 check_has "who is told that it is not retained" "$work/err" "not retained"
@@ -140,9 +140,9 @@ check_is "output just under the limit is replayed whole" "$(idem run --key fits 
 check_is "a failure with too much output keeps its exit status" "$(status_of idem run --key bigfail -- sh -c "head -c $big /dev/zero; exit 3")" 3
 check_is "and is transient like any other" "$(status_of idem run --key bigfail -- true)" 0
 
-idem run --key pipe -- sh -c 'head -c 500000 /dev/zero; echo end; echo ran >>"$work/effects"' 2>"$work/err" | head -c 1 >/dev/null
+idem run --key pipe -- sh -c 'head -c 200000 /dev/zero; echo end; echo ran >>"$work/effects"' 2>"$work/err" | head -c 1 >/dev/null
 check_is "the command ends though its first reader went away" "$(lines_in "$work/effects")" 1
-check_is "and its whole output is replayed" "$(idem run --key pipe -- false | wc -c)" 500004
+check_is "and its whole output is replayed" "$(idem run --key pipe -- false | wc -c)" 200004
 check_is "a full disk is an error of idem's own" "$(idem run --key disk -- echo kept 2>/dev/null >/dev/full; echo $?)" 124
 check_is "but the answer is recorded" "$(idem run --key disk -- false)" kept
 check_is "so is a closed stdout" "$(idem run --key closed -- echo kept 2>/dev/null >&-; echo $?) $(idem run --key closed -- false)" "124 kept"
@@ -151,10 +151,12 @@ check_is "a replay to a full disk is an error too" "$(idem run --key disk -- fal
 # The answer is recorded when the command ends, even if nobody has read it yet.
 mkfifo "$work/fifo"
 exec 7<>"$work/fifo"
-start idem run --key slow -- head -c 100000 /dev/zero >"$work/fifo"
-check "a slow reader does not delay the record" eventually idem run --no-wait --key slow -- false >/dev/null 2>&1
-head -c 100000 <&7 >"$work/slow"
-wait "${started[-1]}"
+start idem run --key slow -- sh -c 'touch "$work/slow.ran"; head -c 100000 /dev/zero' >"$work/fifo"
+eventually test -e "$work/slow.ran"
+recorded() { idem run --no-wait --key slow -- false >/dev/null 2>&1; }
+check "a slow reader does not delay the record" eventually recorded
+timeout "$PATIENCE" head -c 100000 <&7 >"$work/slow"
+await
 exec 7<&-
 check_is "and the slow reader gets everything" "$(wc -c <"$work/slow")" 100000
 

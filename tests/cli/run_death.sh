@@ -3,7 +3,7 @@
 # timeout: 300 s
 source "$(dirname "${BASH_SOURCE[0]}")/lib.bash"
 
-# until_told NAME: what a command runs to say that it started, and to wait until told to go on.
+# stay NAME: a command that says that it started, and waits until told to go on.
 cat >"$work/stay" <<'END'
 #!/bin/sh
 echo $$ >"$work/$1.pid.new"
@@ -41,11 +41,11 @@ check "tokens grow with each attempt" test "$(cat "$work/t2")" -gt "$(cat "$work
 start idem run --key waited -- "$work/stay" waited >/dev/null 2>&1
 eventually test -e "$work/waited.pid"
 start idem run --key waited --wait 10m -- sh -c "$environment" >"$work/waiter" 2>"$work/waiter.err"
-sleep 1
+eventually has_waiter waited
 kill -KILL "$(cat "$work/waited.pid")"
-wait "${started[-1]}"
+await
 check_is "who waits for a command that is killed takes over" "$(cat "$work/waiter")" "reclaimed 2 "
-wait "${started[-2]}"
+await "${started[-2]}"
 
 # ---------------------------------------------------------------- --hold
 idem run --hold --key held -- sh -c 'kill -KILL $$' 2>/dev/null
@@ -60,7 +60,7 @@ check "really not" test ! -e "$work/ran"
 start idem run --lease 10m --key orphan -- "$work/stay" orphan >/dev/null 2>&1
 eventually test -e "$work/orphan.pid"
 kill -KILL "${started[-1]}"
-wait "${started[-1]}" 2>/dev/null
+await 2>/dev/null
 check_is "idem killed, its command running: the key is not taken over" "$(status_of idem run --no-wait --key orphan -- touch "$work/ran")" 121
 check_not "the command runs on" gone "$(cat "$work/orphan.pid")"
 touch "$work/orphan.go"
@@ -73,7 +73,7 @@ check "without waiting for the lease" test "$SECONDS" -lt 300
 start idem run --lease 10m --key grandchild -- sh -c '"$work/stay" grandchild & wait' >/dev/null 2>&1
 eventually test -e "$work/grandchild.pid"
 kill -KILL "${started[-1]}"
-wait "${started[-1]}" 2>/dev/null
+await 2>/dev/null
 kill -KILL "$(cut -d' ' -f4 "/proc/$(cat "$work/grandchild.pid")/stat")"
 check_is "idem and its command killed, a grandchild running: not taken over" "$(status_of idem run --no-wait --key grandchild -- touch "$work/ran")" 121
 touch "$work/grandchild.go"
@@ -83,7 +83,7 @@ check "after the grandchild ended it is" eventually idem run --no-wait --key gra
 start idem run --lease 1s --key lapsed -- "$work/stay" lapsed >/dev/null 2>&1
 eventually test -e "$work/lapsed.pid"
 kill -KILL "${started[-1]}"
-wait "${started[-1]}" 2>/dev/null
+await 2>/dev/null
 check "idem killed, its command running, the lease over: taken over" eventually idem run --no-wait --key lapsed -- true 2>/dev/null
 check_not "while the first command still runs" gone "$(cat "$work/lapsed.pid")"
 touch "$work/lapsed.go"
@@ -91,7 +91,7 @@ touch "$work/lapsed.go"
 start idem run --kill-orphan --lease 10m --key tied -- "$work/stay" tied >/dev/null 2>&1
 eventually test -e "$work/tied.pid"
 kill -KILL "${started[-1]}"
-wait "${started[-1]}" 2>/dev/null
+await 2>/dev/null
 check "--kill-orphan ends the command with idem" eventually gone "$(cat "$work/tied.pid")"
 check "and the key is taken over" eventually idem run --no-wait --key tied -- true 2>/dev/null
 
@@ -100,14 +100,14 @@ start idem run --key signal --status-fd 9 -- sh -c 'trap "echo trapped; exit 6" 
     >"$work/out" 2>"$work/err" 9>"$work/told"
 eventually test -e "$work/signal.pid"
 kill -TERM "${started[-1]}"
-wait "${started[-1]}"
+await
 check_is "SIGTERM is passed on, and the command's own exit status comes back" $? 6
 check_is "with what it printed" "$(cat "$work/out")" trapped
 for signal in INT HUP; do
     start env --default-signal="$signal" "$IDEM" run --store "$store" --key "sig$signal" -- "$work/stay" "sig$signal" >/dev/null 2>&1
     eventually test -e "$work/sig$signal.pid"
     kill -"$signal" "${started[-1]}"
-    wait "${started[-1]}"
+    await
     check_is "SIG$signal is passed on, and its command dies of it" $? $((128 + $(kill -l "$signal")))
 done
 # The terminal sends SIGINT to the whole foreground group, so idem must not pass it on a second time.
@@ -136,7 +136,7 @@ start idem run --key ignored -- sh -c 'trap "" TERM; touch "$work/ignored.pid"; 
 eventually test -e "$work/ignored.pid"
 kill -TERM "${started[-1]}"
 touch "$work/ignored.go"
-wait "${started[-1]}"
+await
 check_is "a signal that the command ignores does not end idem" "$? $(cat "$work/out") $(idem run --key ignored -- false)" "0 whole whole"
 
 # ---------------------------------------------------------------- the lease
@@ -145,7 +145,7 @@ eventually test -e "$work/renewed.pid"
 sleep 6.5
 check_is "the lease is renewed while the command runs" "$(status_of idem run --no-wait --key renewed -- touch "$work/ran")" 121
 touch "$work/renewed.go"
-wait "${started[-1]}"
+await
 check_is "and the answer is recorded" "$(idem run --key renewed -- false)" "renewed ended"
 
 # Fenced: here by an abandon from outside, as after a takeover or a release.
@@ -155,7 +155,7 @@ idem abandon --key fenced --token "$(cat "$work/fenced.token")"
 check "an attempt that lost its key says so while its command runs" eventually grep -q "fenced" "$work/err"
 check_is "another attempt may begin" "$(idem run --no-wait --key fenced -- echo second)" second
 touch "$work/fenced.go"
-wait "${started[-1]}"
+await
 check_is "the fenced command ends with its own exit status" "$? $(cat "$work/out")" "0 fenced ended"
 check_has "--status-fd tells that it was fenced" "$work/told" "source=ran outcome=fenced exit=0"
 check_is "and the record is the other's" "$(idem run --key fenced -- false)" second

@@ -64,7 +64,7 @@ token=$IDEM_TOKEN
 started+=($!)
 claim --key wait --wait 10m
 check_is "claim --wait gets the answer when it comes" "$verdict $IDEM_BODY" $'11 late\n'
-wait "${started[-1]}"
+await
 claim --key brief --lease 10m
 idem complete --transient --key brief --token "$IDEM_TOKEN" </dev/null
 claim --key brief

@@ -52,10 +52,12 @@ created() {
 for pair in 250ms=250 30s=30000 5m=300000 36h=129600000 7d=604800000 2w=1209600000 1.5s=1500 1h30m=5400000 forever=null; do
     check_is "the duration ${pair%=*} is understood" "$(created --ttl "${pair%=*}" | grep -o '"ttl_ms":[^,}]*')" "\"ttl_ms\":${pair#*=}"
 done
-for pair in 2M=2097152 4096K=4194304 3145728=3145728 1.5MiB=1572864; do
+for pair in 8M=8388608 4096K=4194304 5000000=5000000 5.5MiB=5767168; do
     bytes=$(created --size "${pair%=*}" | grep -o '"bytes":[^,}]*')
-    check "the size ${pair%=*} is kept to" test "${bytes#*:}" -le "${pair#*=}" -a "${bytes#*:}" -gt 500000
+    check "the size ${pair%=*} is kept to" test "${bytes#*:}" -le "${pair#*=}" -a "${bytes#*:}" -gt 3000000
 done
+check_is "a size too small for any store is refused" "$(status_of "$IDEM" create --store "$work/small" --size 64K)" 125
+check_has "with the smallest one" "$work/err" "smallest"
 check_has "the lease is taken" <(created --lease 90s) '"lease_ms":90000'
 check_has "when-full is taken" <(created --when-full evict) '"when_full":"evict"'
 

@@ -83,7 +83,7 @@ int idem_cmd_create(int argc, char **argv)
     const struct cli_option own[] = {
         {"keys", CLI_NUMBER, &keys, "N", "live keys to make room for; default 1000000"},
         {"response", CLI_SIZE, &response, "BYTES", "mean size of an answer; default 512, up to 1M"},
-        {"size", CLI_SIZE, &options.total_bytes, "BYTES", "space of the whole store, at least 1M; overrides --keys"},
+        {"size", CLI_SIZE, &options.total_bytes, "BYTES", "space of the whole store, 4M or more; overrides --keys"},
         {"ttl", CLI_DURATION, &options.ttl_ms, "24h", "how long answers are replayed, unless a call says otherwise"},
         {"lease", CLI_DURATION, &options.lease_ms, "30s",
          "how long a claim is safe from takeover while its owner lives"},

@@ -117,8 +117,8 @@ static int replay(const struct run *run, const idem_reply *reply)
         outcome = "transient";
     if ((reply->flags & IDEM_REPLY_NOT_RETAINED) != 0) {
         outcome = "tombstone";
-        cli_warn("key %s: done before (token %" PRIu64 "), but its output was not retained (too large, or no room); "
-                 "only the exit status is replayed",
+        cli_warn("key %s: done before (token %" PRIu64 "), but its output was not retained: only the exit status is "
+                 "replayed",
                  run->key_text, reply->token);
     } else {
         /* What `idem complete` or `idem resolve` stored has no frame: all of it is stdout. */
@@ -245,8 +245,17 @@ static const char *record(struct run *run, struct capture *capture, int wait_sta
     bool transient = status != 0 && !run->keep_failures;
     int result = store_answer(run, capture, status, too_large_bytes);
     if (result == IDEM_TOMBSTONE) {
-        cli_warn("key %s: the output was not retained (%s); later callers get only the exit status", run->key_text,
-                 capture->over ? "too large" : "no room");
+        char limit[CLI_TEXT_BYTES];
+        if (capture->over)
+            cli_warn(
+                "key %s: the output is over this store's limit of %s and was not retained: later callers get only the "
+                "exit status. \"idem create --response\" makes a store that keeps more",
+                run->key_text, cli_size_text(capture->keep_max, limit));
+        else
+            cli_warn(
+                "key %s: the store had no room for the output, it was not retained: later callers get only the exit "
+                "status",
+                run->key_text);
         return transient ? "transient" : "tombstone";
     }
     if (result >= 0)
@@ -469,9 +478,9 @@ int idem_cmd_run(int argc, char **argv)
         "\n"
         "CMD writes to pipes. The order in which stdout and stderr came is not kept.\n"
         "What CMD left running in the background may write for one more second; later\n"
-        "output is not part of the answer. Output past the store's limit (see \"idem\n"
-        "create\") reaches the first caller only; later ones get the exit status and a\n"
-        "line on stderr.",
+        "output is not part of the answer. Output past the store's limit (see\n"
+        "\"idem create\") reaches the first caller only; later ones get the exit\n"
+        "status and a line on stderr.",
         own,
         "exit status: CMD's, 128+N if signal N killed it, 126 or 127 if it can't be\n"
         "executed; idem's own are\n"
