@@ -4,7 +4,6 @@
 #include "orders.h"
 
 #include <errno.h>
-#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,36 +57,21 @@ static bool fold(storm_order *first, const char *line, size_t n)
     return true;
 }
 
-/* The table of keys seen so far. Its keys are malloc'ed and freed in forget_keys(). */
-struct seen {
-    struct hsearch_data table;
-    char **names;
-    size_t count;
-};
-
-/* The number of the order with this name, or SIZE_MAX; with `number` < SIZE_MAX the name is entered. */
-static bool look_up(struct seen *seen, const char *tenant, const char *key, size_t number, size_t *found)
+/* The number of the order with this tenant and key; the first time `number`, which is then remembered. */
+static bool look_up(struct json_object *seen, const order *what, size_t number, size_t *found)
 {
     char name[LEDGER_TENANT_MAX + LEDGER_KEY_MAX + 2];
-    snprintf(name, sizeof(name), "%s %s", tenant, key);
-    ENTRY ask = {.key = name}, *got = NULL;
-    if (hsearch_r(ask, FIND, &got, &seen->table) != 0) {
-        *found = (size_t)(uintptr_t)got->data;
-        return true;
-    }
-    *found = SIZE_MAX;
-    ask.key = strdup(name);
-    ask.data = (void *)(uintptr_t)number;
-    if (ask.key == NULL || hsearch_r(ask, ENTER, &got, &seen->table) == 0) {
-        free(ask.key);
-        return false;
-    }
-    seen->names[seen->count++] = ask.key;
+    struct json_object *before;
+    snprintf(name, sizeof(name), "%s %s", what->tenant, what->key);
+    *found = number;
+    if (!json_object_object_get_ex(seen, name, &before))
+        return json_object_object_add(seen, name, json_object_new_int64((int64_t)number)) == 0;
+    *found = (size_t)json_object_get_int64(before);
     return true;
 }
 
 /* One line. Returns false with `why`. */
-static bool add(storm_orders *orders, struct seen *seen, const char *line, size_t n, size_t number, char *why,
+static bool add(storm_orders *orders, struct json_object *seen, const char *line, size_t n, size_t number, char *why,
                 size_t why_bytes)
 {
     storm_order *o = next_free(orders);
@@ -104,8 +88,8 @@ static bool add(storm_orders *orders, struct seen *seen, const char *line, size_
         snprintf(o->what.tenant, sizeof(o->what.tenant), "default");
     if (strlen(o->what.key) > ORDERS_KEY_MAX) {
         snprintf(why, why_bytes, "field \"key\" is longer than %d characters", ORDERS_KEY_MAX);
-    } else if (look_up(seen, o->what.tenant, o->what.key, orders->count, &found)) {
-        if (found != SIZE_MAX) {
+    } else if (look_up(seen, &o->what, orders->count, &found)) {
+        if (found < orders->count) {
             ok = fold(&orders->all[found], line, n);
         } else {
             o->body = strdup(line);
@@ -119,7 +103,7 @@ static bool add(storm_orders *orders, struct seen *seen, const char *line, size_
     return ok;
 }
 
-static bool read_lines(FILE *in, const char *path, storm_orders *out, struct seen *seen)
+static bool read_lines(FILE *in, const char *path, storm_orders *out, struct json_object *seen)
 {
     char *line = NULL;
     size_t room = 0, number = 0;
@@ -154,23 +138,19 @@ static bool read_lines(FILE *in, const char *path, storm_orders *out, struct see
 
 bool orders_load(const char *path, storm_orders *out)
 {
-    struct seen seen = {0};
     memset(out, 0, sizeof(*out));
     FILE *in = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
     if (in == NULL) {
         fprintf(stderr, "%s: %s\n", path, strerror(errno));
         return false;
     }
-    seen.names = calloc(ORDERS_MAX, sizeof(*seen.names));
-    bool ok = seen.names != NULL && hcreate_r(ORDERS_MAX + ORDERS_MAX / 4, &seen.table) != 0;
+    struct json_object *seen = json_object_new_object(); /* a hash table: "TENANT KEY" to the order's number */
+    bool ok = seen != NULL;
     if (!ok)
         fprintf(stderr, "%s: out of memory\n", path);
     else
-        ok = read_lines(in, path, out, &seen);
-    for (size_t i = 0; i < seen.count; i++)
-        free(seen.names[i]);
-    free(seen.names);
-    hdestroy_r(&seen.table);
+        ok = read_lines(in, path, out, seen);
+    json_object_put(seen);
     if (in != stdin)
         fclose(in);
     if (!ok)

@@ -245,12 +245,34 @@ static bool write_port_file(const char *path, uint16_t port)
     return true;
 }
 
-static bool write_stats(const struct pool *p)
+static void problem(void *ctx, const char *sentence)
+{
+    const struct pool *p = ctx;
+    fprintf(stderr, "idem_pool: store %s: %s\n", p->o.store_dir, sentence);
+}
+
+/* Every invariant of the store, after all that killing: how many do not hold, or 1 if that cannot be found out. */
+static uint64_t store_problems(struct pool *p)
+{
+    idem_report report = IDEM_REPORT_INIT;
+    if (p->o.no_idem)
+        return 0;
+    report.problem = problem;
+    report.ctx = p;
+    int got = idem_verify(p->o.store_dir, &report);
+    if (got == IDEM_OK || got == IDEM_E_CORRUPT)
+        return report.problems;
+    problem(p, idem_error_detail());
+    return 1;
+}
+
+static bool write_stats(const struct pool *p, uint64_t problems)
 {
     if (p->o.stats_file == NULL)
         return true;
     FILE *f = fopen(p->o.stats_file, "we");
-    bool ok = f != NULL && tally_print(p->counts, f) == 0;
+    bool ok =
+        f != NULL && fprintf(f, "pool_store_problems=%" PRIu64 "\n", problems) > 0 && tally_print(p->counts, f) == 0;
     if (f != NULL && fclose(f) != 0)
         ok = false;
     if (!ok)
@@ -491,7 +513,8 @@ int main(int argc, char **argv)
     if (fflush(stdout) != 0 || !write_port_file(p.o.port_file, p.o.port))
         return 1;
     bool ok = supervise(&p, &ours);
-    if (!write_stats(&p))
+    uint64_t problems = store_problems(&p);
+    if (!write_stats(&p, problems) || problems > 0)
         ok = false;
     tally_close(p.counts);
     close(p.port_fd);

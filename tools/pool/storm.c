@@ -146,7 +146,8 @@ static int run(struct storm *s)
     event_free(on_int);
     event_free(s->tick);
     if (s->unanswered > 0)
-        fprintf(stderr, "idem_storm: %" PRIu64 " requests got no definite answer\n", s->unanswered);
+        fprintf(stderr, "idem_storm: orders without a definite answer to all their requests: %" PRIu64 "\n",
+                s->unanswered);
     return ok && s->unanswered == 0 && !s->ended ? 0 : 1;
 }
 
