@@ -12,7 +12,8 @@
  *  - fork: a child may use the inherited handle; it registers as a process of its own on first use. Claims stay with the
  *    process that made them. After a raw clone() that bypasses pthread_atfork, a dead parent can look alive until its
  *    lease ends. This library registers liburcu-bp's fork handlers; a host that uses liburcu-bp must not do so again.
- *  - A host that closes descriptors it does not know looks dead, and its keys are taken over.
+ *  - A host that closes descriptors it does not know looks dead: its keys are taken over, and what it was just writing may
+ *    be overwritten. It notices on a later call and goes on under a new process slot. Keep idem_owner_fd() open.
  *  - Not async-signal-safe: call nothing here from a signal handler. Asynchronous thread cancellation is not supported;
  *    deferred cancellation is, there is no cancellation point while shared state is being changed.
  *
@@ -73,7 +74,7 @@ enum idem_error {
     IDEM_E_LOG_STALLED = -6, /* reserved for the write-ahead file: no progress within its bound */
     IDEM_E_VERSION = -7,     /* the store was made by an incompatible version */
     IDEM_E_CORRUPT = -8,     /* the store's bytes contradict each other; see idem_verify() */
-    IDEM_E_TOO_BIG = -9,     /* metadata alone exceeds what a region can hold */
+    IDEM_E_TOO_BIG = -9,     /* a transient answer exceeds what a region can hold (others become tombstones) */
     IDEM_E_NO_KEY = -10,     /* no such key (or no such attempt of it) */
     IDEM_E_PERMISSION = -11, /* not ours to open: owner, mode, link count or file type is unsafe */
     IDEM_E_MEMORY = -12,     /* malloc or the caller's allocator failed */
@@ -227,7 +228,7 @@ enum idem_reply_flags {
 /*
  * A reply. The caller sets size and, if it likes, buffer or alloc; the library fills the rest on every outcome and clears
  * it on error. Bytes (metadata, body, mark) are copied into `buffer` if they fit, else into memory from `alloc` if set,
- * else from malloc. Call idem_reply_free() when done in any case; memory from `alloc` is the caller's own to free.
+ * else from malloc. alloc must not call into idem. Call idem_reply_free() when done in any case; memory from `alloc` is the caller's own to free.
  * NULL may be passed for a reply nobody wants.
  */
 typedef struct idem_reply {
@@ -340,8 +341,10 @@ typedef struct idem_response {
  * until the TTL ends; it never changes. Repeating it for the same token is IDEM_OK and changes nothing.
  *
  * Outcomes: IDEM_OK; IDEM_TOMBSTONE (recorded without metadata and body: larger than a region, or no room).
- * Errors: IDEM_E_LOST (taken over, abandoned, released, forgotten or expired: nothing changed), IDEM_E_STALE,
- *   IDEM_E_INVALID, IDEM_E_CORRUPT, IDEM_E_SYSTEM, and, for a transient response only, IDEM_E_FULL (abandon instead).
+ * Errors: IDEM_E_LOST (taken over, abandoned, released, forgotten, or expired and swept: nothing changed), IDEM_E_STALE,
+ *   IDEM_E_INVALID, IDEM_E_CORRUPT, IDEM_E_SYSTEM; for a transient response also IDEM_E_FULL and IDEM_E_TOO_BIG (abandon
+ *   instead). Not transient: IDEM_E_FULL only if there is no room and another thread or process is completing this very
+ *   claim; look again.
  * A lease that has ended but was not taken over does not prevent completing.
  * Durability: memory.
  */
