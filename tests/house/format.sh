@@ -8,9 +8,8 @@ format() {
     (
         cd "$1" || exit
         find src include tools bench tests -type f \( -name '*.[ch]' -o -name '*.cc' -o -name '*.cpp' -o -name '*.hpp' \) \
-            2>/dev/null | sort | while IFS= read -r file; do
-            clang-format --style=file --dry-run -Werror "$file" 2>&1 | grep -m 1 -E 'error:' | sed 's/\[-W.*//'
-        done
+            2>/dev/null | sort | xargs -r -d '\n' -n 20 -P 2 clang-format --style=file --dry-run -Werror 2>&1 |
+            grep -E 'error:' | sed 's/\[-W.*//' | sort -t : -u -k 1,1
     )
 }
 
