@@ -122,7 +122,7 @@ static int finish_held(struct idem_ctx *ctx, struct idem_found *f, const idem_re
         e.meta_bytes = (uint32_t)r->meta_bytes;
         e.body_bytes = (uint32_t)r->body_bytes;
     } else if (transient) {
-        return idem_fail(IDEM_E_FULL,
+        return idem_fail(IDEM_E_TOO_BIG,
                          "response: a transient answer of %zu bytes does not fit in a region; abandon instead",
                          r->meta_bytes + r->body_bytes);
     } else {

@@ -11,7 +11,7 @@ int idem_response_check(const idem_response *response);
 
 /*
  * f holds the attempt (just found). Outcomes: IDEM_OK, IDEM_TOMBSTONE, FINISH_CHANGED. Errors: IDEM_E_FULL (a transient answer has no
- * room; or no room and another completer of the same claim is in the middle of recording its outcome), IDEM_E_TOO_BIG.
+ * room; or no room and another completer of the same claim is in the middle of recording its outcome), IDEM_E_TOO_BIG (transient).
  * Hazards are clear after it.
  */
 int idem_finish(struct idem_ctx *ctx, struct idem_found *f, const idem_response *response);
