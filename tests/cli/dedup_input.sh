@@ -2,6 +2,7 @@
 # idem dedup, one filter: what a line is, what a key is, and a clear rule for everything that is neither.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.bash"
 shopt -s lastpipe # the last command of a pipeline sets variables here
+idem create --keys 100000 --response 16 >/dev/null || exit 1
 
 # through ARGUMENTS...: a filter; what it wrote goes to $work/out and $work/err, its exit status to $status.
 through() {
@@ -102,7 +103,7 @@ filter "the empty pointer is the whole document" '[1, 2]\n[1,2]\n7\n7\n"7"\n' '[
 filter "a string and a number with the same text are the same key" '{"i":1}\n{"i":"1"}\n{"i":1.0}\n{"i":true}\n{"i":"true"}\n' \
     '{"i":1}\n{"i":1.0}\n{"i":true}\n' --field /i
 filter "an object is its compact text" '{"i":{"a": 1}}\n{"i":{"a":1}}\n' '{"i":{"a": 1}}\n' --field /i
-filter "a string may hold a NUL" '{"i":"a\\\\u0000b"}\n{"i":"a\\\\u0000c"}\n' '{"i":"a\\\\u0000b"}\n{"i":"a\\\\u0000c"}\n' --field /i
+filter "a string may hold a NUL" '{"i":"a\\u0000b"}\n{"i":"a\\u0000c"}\n' '{"i":"a\\u0000b"}\n{"i":"a\\u0000c"}\n' --field /i
 stops "invalid JSON" '{"i":1}\n{"i":\n' '{"i":1}\n' 1 "line 2 is not JSON" --field /i
 stops "text behind the JSON" '{"i":1}\n{"i":2} x\n' '{"i":1}\n' 1 "line 2 is not JSON" --field /i
 stops "a NUL in JSON" '{"i":1}\n{"i":2}\0\n' '{"i":1}\n' 1 "line 2 is not JSON: a NUL byte" --field /i
@@ -112,7 +113,7 @@ stops "a whole number beyond 64 bits" '{"i":18446744073709551614}\n{"i":18446744
     "line 2 has a number in /i" --field /i
 stops "a negative number beyond 64 bits" '{"i":-9223372036854775807}\n{"i":-9223372036854775809}\n' \
     '{"i":-9223372036854775807}\n' 1 "line 2 has a number in /i" --field /i
-stops "half a surrogate pair" '{"i":"\\\\ud83d\\\\ude00"}\n{"i":"\\\\ud83d"}\n' '{"i":"\\\\ud83d\\\\ude00"}\n' 1 "line 2 has half a surrogate pair" --field /i
+stops "half a surrogate pair" '{"i":"\\ud83d\\ude00"}\n{"i":"\\ud83d"}\n' '{"i":"\\ud83d\\ude00"}\n' 1 "line 2 has half a surrogate pair" --field /i
 stops "JSON nested too deep" '{"i":1}\n'"$(zeros 200 '[')$(zeros 200 ']')"'\n' '{"i":1}\n' 1 "line 2 is not JSON" --field /i
 
 # ---------------------------------------------------------------- trouble with the store, or downstream
@@ -147,7 +148,7 @@ fi
 
 store=$work/small
 "$IDEM" create --store "$store" --keys 16 --response 0 >/dev/null 2>&1 || "$IDEM" create --store "$store" --keys 16 >/dev/null
-seq 1000000 | through
+seq 1000000 2>/dev/null | through
 check_is "a full store stops the filter" "$status" 124
 written=$(wc -l <"$work/out")
 check_has "the message names the line behind the last one written" "$work/err" "line $((written + 1)):"
@@ -158,12 +159,12 @@ store=$work/store
 # ---------------------------------------------------------------- broken pipe
 (
     trap - PIPE
-    seq 100000 | { idem dedup --scope pipe 2>"$work/err"; echo $? >"$work/status"; } | head -n 1 >"$work/out"
+    seq 100000 2>/dev/null | { idem dedup --scope pipe 2>"$work/err"; echo $? >"$work/status"; } | head -n 1 >"$work/out"
 )
 check_is "a broken pipe ends the filter as any other" "$(cat "$work/status" "$work/err" "$work/out")" $'141\n1'
 (
     trap '' PIPE
-    seq 100000 | { idem dedup --scope pipe2 2>"$work/err"; echo $? >"$work/status"; } | head -n 1 >"$work/out"
+    seq 100000 2>/dev/null | { idem dedup --scope pipe2 2>"$work/err"; echo $? >"$work/status"; } | head -n 1 >"$work/out"
 )
 check_is "if SIGPIPE is ignored it ends with a status and a message" "$(cat "$work/status")" 124
 check_has "the message is about the pipe" "$work/err" "standard output could not be written: Broken pipe"
