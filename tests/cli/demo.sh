@@ -11,7 +11,7 @@ storm() { status_of "$demo" --bin "$IDEM_BUILD/tools/pool" "$@"; }
 # column NAME: "WITH WITHOUT" of that row of the table.
 column() { awk -v name="$1" 'index($0, "  " name " ") == 1 { print $(NF - 1), $NF }' "$work/out"; }
 
-check_is "a storm with idem ends well" "$(storm --seconds 5 --seed 7)" 0
+check_is "a storm with idem ends well" "$(storm --seconds 4 --seed 7)" 0
 cp "$work/out" "$work/good"
 check_is "no order was charged twice" "$(column 'DOUBLE CHARGES' | cut -d ' ' -f 1)" 0
 check_is "no charge was lost" "$(column 'LOST CHARGES')" "0 0"
@@ -33,7 +33,7 @@ check_is "wrong usage is told" "$(storm --seconds never) $(storm --input /nowher
 # Each fault must be caught by the count that is there for it.
 # caught FAULT COUNT
 caught() {
-    check_is "a pool with the fault $1 fails" "$(storm --seconds 2 --fault "$1")" 1
+    check_is "a pool with the fault $1 fails" "$(storm --seconds 1 --fault "$1")" 1
     check_has "and it is said why" "$work/out" "NOT OK: $2:"
 }
 caught skip-reconcile "double charges"

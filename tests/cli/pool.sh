@@ -188,6 +188,16 @@ post late "$long"
 check_is "its retry gets the other one's answer" "$(body)" "$taken_over"
 check_is "the card was charged once, by one of them" "$(charges late)" 1
 
+# A charge that cannot be written is not acknowledged, and its key is given back.
+pool --ledger /dev/full
+post nospace "$eur"
+one=$(status)
+post nospace "$eur" 'Prefer: wait=0'
+check_is "a full ledger is 503, not a charge, and holds no key" "$one $(status)" "503 503"
+check "and the answer says why" grep -q 'cannot write the ledger' "$answer"
+check_has "and so does the pool" "$work/pool$pool_number.log" "No space left"
+stop_pool
+
 # The same handler without idem, to see that these checks can fail.
 pool --no-idem
 post doubled "$eur"

@@ -11,6 +11,7 @@
 #include "options.h"
 #include "storm.h"
 
+#include <errno.h>
 #include <event2/event.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -137,7 +138,7 @@ static void acknowledged(struct sending *x, const client_answer *a)
     s->replayed += a->replayed;
     if (fprintf(s->acks, "%s\t%s\t%s\t%" PRId64 "\t%.*s\n", e->order->what.tenant, e->key, charge,
                 e->order->what.amount, (int)a->body_bytes, a->body) < 0)
-        s->acks_failed = true;
+        s->acks_errno = errno;
     if (e->body == NULL) {
         s->acked++;
         e->body = malloc(a->body_bytes);

@@ -138,9 +138,11 @@ static int run(struct storm *s)
     if (s->screen)
         fputc('\n', stderr);
     s->unanswered += s->active;
-    bool ok = !s->acks_failed && fclose(s->acks) == 0;
+    if (fclose(s->acks) != 0 && s->acks_errno == 0)
+        s->acks_errno = errno;
+    bool ok = s->acks_errno == 0;
     if (!ok)
-        fprintf(stderr, "idem_storm: %s: %s\n", s->acks_path, strerror(errno));
+        fprintf(stderr, "idem_storm: %s: %s\n", s->acks_path, strerror(s->acks_errno));
     ok = write_summary(s) && ok;
     event_free(on_term);
     event_free(on_int);

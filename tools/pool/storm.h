@@ -25,7 +25,8 @@ struct storm {
     storm_orders orders;
     FILE *acks;
     const tally *pool;
-    bool screen, ended, acks_failed;
+    bool screen, ended;
+    int acks_errno; /* why acknowledgements could not be written; 0: they could */
     int64_t start_ms, last_line_ms, end_ms;
     int64_t over_ms; /* when the last new order was begun; 0: not yet */
     unsigned active;
