@@ -12,7 +12,7 @@ const struct idem_a64 *idem_clock_skew_ms = &no_skew;
 int64_t idem_clock_wall_ms(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
+    clock_gettime(CLOCK_REALTIME_COARSE, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 

@@ -31,6 +31,7 @@ static inline int64_t idem_clock_raw_ms(void)
     return now;
 }
 
+/* Wall time, from the coarse clock too: the same moment is told alike. */
 int64_t idem_clock_wall_ms(void);
 
 /* What to add to idem_clock_raw_ms() to undo this process's time namespace. 0 where there is none. */
