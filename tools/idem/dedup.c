@@ -25,45 +25,44 @@
 volatile sig_atomic_t dedup_signal;
 static volatile sig_atomic_t claims_held;
 
-static const char intro[] =
-    "A filter: copies lines from stdin to stdout, each key once over all processes that share the store, in order.\n"
-    "The key is the whole line (default), a column, or a field of a JSON document that is the line.\n"
-    "\n"
-    "A line counts as done once it was written downstream: write() has returned. If a filter is killed, the lines it "
-    "had\n"
-    "claimed and not completed are written by whoever meets them next, so a line may come twice after a kill, and none "
-    "is\n"
-    "swallowed. A key that another filter has in progress is waited for.";
+static const char intro[] = "A filter: copies lines from stdin to stdout, each key once over all processes\n"
+                            "that share the store, in order. The key is the whole line (default), a column,\n"
+                            "or a field of the JSON document that the line is. The store is made on first\n"
+                            "use, for 10000 keys; \"idem create --keys N\" makes a larger one.\n"
+                            "\n"
+                            "A line is done once it was written downstream, that is, when write() returned.\n"
+                            "If a filter is killed, the lines that it had claimed and not completed are\n"
+                            "written by whoever meets them next: a line may come twice after a kill, and\n"
+                            "none is swallowed. A key that another filter has in progress is waited for.";
 
-static const char outro[] =
-    "What a line is\n"
-    "  Everything up to a newline. NUL and carriage return are bytes like any other (in JSON text a NUL is an error). "
-    "A\n"
-    "  last line without newline is a line, and is written without one; its key is the same as with one. Lines are "
-    "handled\n"
-    "  as they come in: none waits for others to follow.\n"
-    "What a key is\n"
-    "  Column: fields are separated by runs of blanks, or by one --delimiter byte. JSON field: a string's text, else "
-    "the\n"
-    "  value's compact JSON text (\"1\" and 1 are the same key); null counts as missing. 1 byte to 1 KiB with the "
-    "scope.\n"
-    "What --on-error is about\n"
-    "  A line longer than --max-line; a line, column or field that is empty or missing; text that is not JSON, or "
-    "holds a\n"
-    "  number too large to be told from its neighbours; a key that is too long; a key that was used with a "
-    "fingerprint\n"
-    "  (by something other than dedup) or is held. Trouble with the store (full, removed) always stops the filter.\n"
-    "Broken pipe\n"
-    "  Lines not yet written are given back, and the filter ends as SIGPIPE ends any other (if SIGPIPE is ignored: "
-    "status\n"
-    "  124 and a message). What was in the pipe when its reader went away counts as written.\n"
-    "Exit status\n"
-    "  0 all lines handled   1 a line has no usable key   120 its key was used with a fingerprint   122 its key is "
-    "held\n"
-    "  124 store or I/O trouble   125 usage. The message names the line; all lines before it were written.\n"
-    "Examples\n"
-    "  tail -F orders.log | idem dedup --field /order/id --ttl 7d | post-orders\n"
-    "  idem dedup --column 2 --delimiter , --on-dup print < all.csv > once.csv 2> again.csv";
+static const char outro[] = "what a line is\n"
+                            "  Everything up to a newline. NUL and carriage return are bytes like any other\n"
+                            "  (but a NUL in JSON text is an error). A last line without newline is a line,\n"
+                            "  and is written without one; its key is the same as with one. Lines are\n"
+                            "  handled as they come in: none waits for others to follow.\n"
+                            "what a key is\n"
+                            "  Column: fields are separated by runs of blanks, or by each --delimiter byte.\n"
+                            "  JSON field: a string's text, else the value's compact JSON text (\"1\" and 1\n"
+                            "  are the same key); null counts as missing. 1 byte to 1 KiB with the scope.\n"
+                            "what --on-error is about\n"
+                            "  A line longer than --max-line; a line, column or field that is empty or\n"
+                            "  missing; text that is not JSON; a whole number beyond 64 bits or half a\n"
+                            "  surrogate pair in the JSON field; a key that is too long, or was used with a\n"
+                            "  fingerprint (so not by dedup), or is held. Trouble with the store (full,\n"
+                            "  removed) always stops the filter.\n"
+                            "broken pipe\n"
+                            "  Lines not yet written are given back, and the filter ends as SIGPIPE ends\n"
+                            "  any other (where that is ignored: status 124 and a message). What was in the\n"
+                            "  pipe when its reader went away counts as written.\n"
+                            "exit status\n"
+                            "    0  all lines were handled\n"
+                            "    1  a line has no usable key; the message names it, all before it were\n"
+                            "       written (so for 120, 122 and 124 too)\n"
+                            "  120  its key was used with a fingerprint    122  its key is held\n"
+                            "  124  trouble with the store, stdin or stdout    125  wrong command line\n"
+                            "examples\n"
+                            "  tail -F orders.log | idem dedup --field /order/id --ttl 7d | post-orders\n"
+                            "  idem dedup --column 2 --delimiter , --on-dup print <all >once 2>again";
 
 static void on_signal(int number)
 {
@@ -258,25 +257,24 @@ int idem_cmd_dedup(int argc, char **argv)
         {"column", CLI_NUMBER, &column, "N", "the key is column N; 1 is the first"},
         {"delimiter", CLI_TEXT, &delimiter, "C", "one byte that separates columns; default: runs of blanks"},
         {"field", CLI_TEXT, &rule.pointer, "POINTER",
-         "each line is a JSON document, the key is this value in it: /id, /order/items/0\n"
-         "(RFC 6901; \"\" is the whole document)"},
+         "each line is a JSON document, the key is this value in it: /id, /order/items/0 (RFC 6901; \"\" is the whole "
+         "document)"},
         {"scope", CLI_TEXT, &scope, "SCOPE", "keeps these keys apart from others in the store"},
         {"ttl", CLI_DURATION, &ttl_ms, "TIME", "how long a key is remembered; default: the store's"},
         {"lease", CLI_DURATION, &lease_ms, "TIME",
          "how long a stopped filter keeps its claims; default: the store's. A killed one loses them at once"},
         {"on-dup", CLI_TEXT, &on_dup, "WHAT",
-         "drop (default), print: write duplicates to stderr, count: say at the end how many there were"},
+         "drop (default); print: write duplicates to stderr; count: drop, and say at the end how many there were"},
         {"on-error", CLI_TEXT, &on_error, "WHAT",
-         "what to do with a line that has no usable key: stop (default), pass: write it without\n"
-         "asking, drop"},
+         "a line without a usable key: stop (default); pass: write it without asking; drop"},
         {"max-line", CLI_SIZE, &line_max, "BYTES", "longest line; default 1M"},
         {"hash-long-keys", CLI_FLAG, &rule.hash_long_keys, NULL,
          "keys over 1 KiB: remember a keyed 128-bit hash of them instead of refusing them"},
         {0},
     };
-    const struct cli_syntax syntax = {"dedup", "[--field POINTER | --column N | --line] [OPTIONS] < IN > OUT",
-                                      intro,   options,
-                                      outro,   CLI_TAKES_STORE};
+    const struct cli_syntax syntax = {
+        "dedup", "[--field POINTER | --column N | --line] [OPTIONS] < IN > OUT", intro, options, outro, CLI_TAKES_STORE,
+    };
     static struct dedup d;
 
     cli_parse(&syntax, &common, argc, argv);

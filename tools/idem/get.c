@@ -91,18 +91,19 @@ int idem_cmd_get(int argc, char **argv)
     };
     const struct cli_syntax syntax = {
         "get",
-        "--key KEY [--scope SCOPE] [--meta | --status | --stderr | --json]",
-        "Prints the stored answer of a key: its body, byte for byte. Of an answer that \"idem run\" stored: what CMD "
-        "wrote to\n"
-        "stdout. Claims nothing.",
+        "--key KEY [OPTIONS]",
+        "Prints the stored answer of a key: its body, byte for byte. Of an answer that\n"
+        "\"idem run\" stored: what CMD wrote to stdout. Claims nothing.",
         options,
-        "Exit status\n"
-        "  0    the answer is on stdout (--status and --json: also if only the outcome was kept, without its body)\n"
-        "  1    there is no answer: no such key, or its body was not kept\n"
+        "exit status\n"
+        "    0  the answer is on stdout (with --status and --json also if only the\n"
+        "       outcome was kept, without the body)\n"
+        "    1  there is no answer: no such key, or its body was not kept\n"
         "  121  an attempt is in progress\n"
         "  122  the last attempt was lost: see \"idem why\"\n"
-        "  124  trouble with the store   125  usage",
-        CLI_TAKES_STORE | CLI_TAKES_KEY | CLI_TAKES_JSON};
+        "  124  trouble with the store    125  wrong command line",
+        CLI_TAKES_STORE | CLI_TAKES_KEY | CLI_TAKES_JSON,
+    };
     cli_parse(&syntax, &common, argc, argv);
     if (meta + only_status + only_stderr + common.json > 1)
         return cli_usage_error("--meta, --status, --stderr and --json exclude each other");

@@ -150,20 +150,26 @@ int idem_cmd_ls(int argc, char **argv)
     };
     const struct cli_syntax syntax = {
         "ls",
-        "[--state STATE] [--prefix TEXT] [--scope SCOPE] [--older AGE] [--json]",
-        "Lists the keys of a store, in no order. Expired and forgotten ones are not there. A key that comes or goes "
-        "meanwhile\n"
-        "may or may not be listed; every other one is, exactly once.",
+        "[OPTIONS]",
+        "Lists the keys of a store, in no order. Expired and forgotten ones are not\n"
+        "there. A key that comes or goes meanwhile may or may not be listed; every other\n"
+        "one is, exactly once.",
         options,
-        "Columns\n"
+        "columns\n"
         "  TRY      the attempt's number\n"
         "  AGE      since it was claimed, or completed\n"
         "  EXPIRES  when its record is gone\n"
-        "  SCOPE, KEY  in quoted form: give them to any subcommand with --quoted. A scope of \"-\" is none\n"
-        "--json prints one object a line; times are milliseconds, tokens are strings, forever is null.\n"
-        "Example: what hangs?\n"
+        "  SCOPE    and KEY in quoted form, which any subcommand takes with --quoted;\n"
+        "           a scope of \"-\" is none\n"
+        "--json prints one object a line; times are milliseconds, tokens are strings,\n"
+        "forever is null.\n"
+        "exit status\n"
+        "    0  done (also if there are none)    124  trouble with the store\n"
+        "  125  wrong command line\n"
+        "example: what hangs?\n"
         "  idem ls --state in-progress --older 10m",
-        CLI_TAKES_STORE | CLI_TAKES_JSON};
+        CLI_TAKES_STORE | CLI_TAKES_JSON,
+    };
     cli_parse(&syntax, &common, argc, argv);
     if (state != NULL && !parse_state(state, &w))
         return cli_usage_error("--state is in-progress, completed, abandoned, lost or held, not \"%s\"", state);

@@ -75,7 +75,7 @@ int idem_cmd_resolve(int argc, char **argv)
     };
     const struct cli_syntax syntax = {
         "resolve",
-        "--key KEY [--scope SCOPE] --completed|--rerun --token T [OPTIONS] [< ANSWER]",
+        "--key KEY --completed|--rerun --token T [OPTIONS]",
         "Settles a lost attempt: you found out whether its effect happened, and say so.\n"
         "With --completed the answer is read from stdin, to its end; a terminal counts\n"
         "as empty.",
@@ -83,9 +83,10 @@ int idem_cmd_resolve(int argc, char **argv)
         "exit status\n"
         "    0  settled\n"
         "    1  no such key\n"
-        "  123  nothing is lost, or the lost attempt is another one than T: nothing was changed\n"
+        "  123  nothing is lost, or another attempt than T: nothing was changed\n"
         "  124  trouble with the store or with stdin    125  wrong command line",
-        CLI_TAKES_STORE | CLI_TAKES_KEY};
+        CLI_TAKES_STORE | CLI_TAKES_KEY,
+    };
     cli_parse(&syntax, &common, argc, argv);
     if (completed == rerun)
         return cli_usage_error("say either --completed or --rerun");
@@ -133,18 +134,20 @@ int idem_cmd_release(int argc, char **argv)
         {"token", CLI_TOKEN, &token, "T", "only the attempt with this token; default: whatever runs"},
         {0},
     };
-    const struct cli_syntax syntax = {"release",
-                                      "--key KEY [--scope SCOPE] [--token T]",
-                                      "Ends the lease of a running attempt now. The attempt counts as lost, its owner\n"
-                                      "is fenced (what it sends to the store is refused; what it does to the world is\n"
-                                      "not undone), and the next claim is told to reconcile, or the key is held.",
-                                      options,
-                                      "exit status\n"
-                                      "    0  done\n"
-                                      "    1  no such key\n"
-                                      "  123  nothing runs, or another attempt than T: nothing was changed\n"
-                                      "  124  trouble with the store    125  wrong command line",
-                                      CLI_TAKES_STORE | CLI_TAKES_KEY};
+    const struct cli_syntax syntax = {
+        "release",
+        "--key KEY [--token T]",
+        "Ends the lease of a running attempt now. The attempt counts as lost, its owner\n"
+        "is fenced (the store refuses what it sends; what it does to the world is not\n"
+        "undone), and the next claim is told to reconcile, or the key is held.",
+        options,
+        "exit status\n"
+        "    0  done\n"
+        "    1  no such key\n"
+        "  123  nothing runs, or another attempt than T: nothing was changed\n"
+        "  124  trouble with the store    125  wrong command line",
+        CLI_TAKES_STORE | CLI_TAKES_KEY,
+    };
     cli_parse(&syntax, &common, argc, argv);
 
     idem_store *store;
@@ -163,13 +166,15 @@ int idem_cmd_forget(int argc, char **argv)
     struct cli_common common;
     const struct cli_syntax syntax = {
         "forget",
-        "--key KEY [--scope SCOPE]",
+        "--key KEY",
         "Drops a key's record, whatever its state: its effect may run again, as a first\n"
         "attempt. A running attempt is fenced.",
         NULL,
         "exit status\n"
-        "    0  done    1  no such key    124  trouble with the store    125  wrong command line",
-        CLI_TAKES_STORE | CLI_TAKES_KEY};
+        "    0  done    1  no such key\n"
+        "  124  trouble with the store    125  wrong command line",
+        CLI_TAKES_STORE | CLI_TAKES_KEY,
+    };
     cli_parse(&syntax, &common, argc, argv);
 
     idem_store *store;

@@ -228,21 +228,23 @@ int idem_cmd_stat(int argc, char **argv)
         {"prometheus", CLI_FLAG, &prometheus, NULL,
          "print the Prometheus text format, for a scraper or a textfile collector"},
         {"walk", CLI_FLAG, &walk, NULL,
-         "look at every key too: how many are in progress, completed, lost, held, and which\n"
-         "has been in progress longest"},
+         "look at every key too: how many are in progress, completed, lost, held, and which has been in progress "
+         "longest"},
         {0},
     };
-    const struct cli_syntax syntax = {"stat",
-                                      "[--store NAME|DIR] [--walk] [--prometheus | --json]",
-                                      "Prints a store's figures: fill, memory, huge pages (and what would give them),\n"
-                                      "processes, sizes, and what happened since it was made. Rates are means since\n"
-                                      "then; \"idem top\" has current ones.",
-                                      options,
-                                      "exit status\n"
-                                      "    0  done    124  trouble with the store    125  wrong command line\n"
-                                      "example, for node_exporter's textfile collector\n"
-                                      "  idem stat --prometheus --walk > idem.prom.new && mv idem.prom.new idem.prom",
-                                      CLI_TAKES_STORE | CLI_TAKES_JSON};
+    const struct cli_syntax syntax = {
+        "stat",
+        "[--walk] [--prometheus | --json]",
+        "Prints a store's figures: fill, memory, huge pages (and what would give them),\n"
+        "processes, sizes, and what happened since it was made. Rates are means since\n"
+        "then; \"idem top\" has current ones.",
+        options,
+        "exit status\n"
+        "    0  done    124  trouble with the store    125  wrong command line\n"
+        "example, for node_exporter's textfile collector\n"
+        "  idem stat --prometheus --walk >idem.new && mv idem.new idem.prom",
+        CLI_TAKES_STORE | CLI_TAKES_JSON,
+    };
     cli_parse(&syntax, &common, argc, argv);
     if (prometheus && common.json)
         return cli_usage_error("--prometheus and --json exclude each other");

@@ -419,21 +419,24 @@ int idem_cmd_top(int argc, char **argv)
     };
     const struct cli_syntax syntax = {
         "top",
-        "[--store NAME|DIR] [--interval TIME] [--batch N]",
+        "[--interval TIME] [--batch N]",
         "Shows a store's figures as they change: rates, hits, fill, the attempt that has\n"
-        "been in progress longest, memory by life. q ends it, space draws it anew.",
+        "been in progress longest, memory by length of life. q ends it, space draws it\n"
+        "anew.",
         options,
         "what it shows\n"
-        "  keys     slots in use, of the number the store was made for\n"
-        "  hits     of all that asked for a key, those that got a stored answer\n"
-        "  oldest   the attempt in progress longest, and its key\n"
-        "  memory   regions, and the bytes handed out for each length of life\n"
-        "  The first frame has no rates yet; plain frames begin after one interval, so that they do. Rates are over "
-        "the\n"
-        "  last interval. With very many keys, claims are counted less often than the rest.\n"
+        "  keys    slots in use, of the number of keys the store was made for\n"
+        "  hits    of all that asked for a key, those that got a stored answer\n"
+        "  oldest  the attempt in progress longest, and its key\n"
+        "  memory  regions, and the bytes handed out for each length of life\n"
+        "  Rates are over the last interval; the first frame has none yet, and plain\n"
+        "  frames begin after one interval. With very many keys, claims are counted\n"
+        "  less often than the rest.\n"
         "exit status\n"
-        "    0  ended by q, N frames, or a signal    124  trouble with the store    125  wrong command line",
-        CLI_TAKES_STORE};
+        "    0  ended by q, N frames, or a signal    124  trouble with the store\n"
+        "  125  wrong command line",
+        CLI_TAKES_STORE,
+    };
     cli_parse(&syntax, &common, argc, argv);
     if (frames == 0)
         return cli_usage_error("--batch needs at least one frame");

@@ -32,20 +32,22 @@ int idem_cmd_verify(int argc, char **argv)
     struct cli_common common;
     struct findings findings = {NULL};
     idem_report report = IDEM_REPORT_INIT;
-    const struct cli_syntax syntax = {"verify",
-                                      "[--store NAME|DIR] [--json]",
-                                      "Checks every invariant of a store's bytes and prints each that does not hold:\n"
-                                      "which file, which bytes, what is wrong. Changes nothing, and may run while the\n"
-                                      "store is used.",
-                                      NULL,
-                                      "exit status\n"
-                                      "    0  every invariant holds\n"
-                                      "    1  damage; it is on stdout\n"
-                                      "  124  the store can't be read    125  wrong command line\n"
-                                      "after damage\n"
-                                      "  A damaged store is best replaced: \"idem destroy\", then whatever creates it. "
-                                      "What it remembers is gone then.",
-                                      CLI_TAKES_STORE | CLI_TAKES_JSON};
+    const struct cli_syntax syntax = {
+        "verify",
+        "[--json]",
+        "Checks every invariant of a store's bytes and prints each that does not hold:\n"
+        "which file, which bytes, what is wrong. Changes nothing, and may run while the\n"
+        "store is used.",
+        NULL,
+        "exit status\n"
+        "    0  every invariant holds\n"
+        "    1  damage; it is on stdout\n"
+        "  124  the store can't be read    125  wrong command line\n"
+        "after damage\n"
+        "  Replace the store: \"idem destroy\", then whatever creates it. What it\n"
+        "  remembers is gone then.",
+        CLI_TAKES_STORE | CLI_TAKES_JSON,
+    };
     cli_parse(&syntax, &common, argc, argv);
 
     report.problem = print_problem;

@@ -176,16 +176,19 @@ int idem_cmd_why(int argc, char **argv)
     struct cli_common common;
     const struct cli_syntax syntax = {
         "why",
-        "--key KEY [--scope SCOPE] [--json]",
-        "Tells a key's story: who claimed it and when, whether he lives, how long his lease is, which marks he left, "
-        "how many\n"
-        "attempts there were, when the record expires, and what can be done next. Changes nothing.",
+        "--key KEY [OPTIONS]",
+        "Tells a key's story: who claimed it and when, whether he lives, what is left of\n"
+        "his lease, the newest mark, how many attempts there were, when the record\n"
+        "expires, and what can be done next. Changes nothing.",
         NULL,
-        "Exit status\n"
-        "  0 the story is on stdout   1 no such key (never used, expired, or forgotten)   124 trouble with the store   "
-        "125 usage\n"
-        "--json prints one object; times are milliseconds, tokens are strings, forever is null.",
-        CLI_TAKES_STORE | CLI_TAKES_KEY | CLI_TAKES_JSON};
+        "exit status\n"
+        "    0  the story is on stdout\n"
+        "    1  no such key: never used, expired, or forgotten\n"
+        "  124  trouble with the store    125  wrong command line\n"
+        "--json prints one object; times are milliseconds, tokens are strings, forever\n"
+        "is null.",
+        CLI_TAKES_STORE | CLI_TAKES_KEY | CLI_TAKES_JSON,
+    };
     cli_parse(&syntax, &common, argc, argv);
 
     idem_store *store;
