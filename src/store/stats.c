@@ -97,7 +97,7 @@ int idem_stats(idem_store *store, idem_stats_data *s)
     s->bytes_huge = idem_huge_bytes(v->generation, v->generation_bytes);
     s->region_bytes = UINT64_C(1) << v->region_shift;
     s->regions = v->region_count;
-    s->response_max_bytes = idem_arena_entry_max(v) - idem_entry_bytes(ENTRY_RESPONSE, IDEM_KEY_MAX, 0, 0);
+    s->response_max_bytes = idem_arena_entry_max(v) - ENTRY_RESPONSE_WORDS * 8 - IDEM_KEY_MAX;
     look_at_regions(v, s);
     for (uint32_t i = 0; i < v->fixed.processes_max; i++) {
         uint64_t x = load_acquire(&v->process.table[i].incarnation); /* P7 acquire: before its life is judged */
