@@ -87,7 +87,7 @@ int idem_index_insert(struct idem_ctx *ctx, const struct idem_index_key *key, co
 /* CAS of a held slot: to another entry in the same place, or to another state of the same entry. False: changed meanwhile. WAITERS stays
    while the key stays in progress; otherwise it is dropped and everybody is woken. */
 bool idem_index_replace(struct idem_ctx *ctx, struct idem_found *found, unsigned state, const struct idem_space *space);
-bool idem_index_set_state(struct idem_found *found, unsigned state);
+bool idem_index_set_state(struct idem_found *found, unsigned state); /* found->word is then the new one, still held */
 bool idem_index_set_waiters(struct idem_found *found);
 
 /* The slot that a claim names by place, token and hash. FIND_ABSENT: something else is there. */

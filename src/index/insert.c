@@ -40,7 +40,11 @@ bool idem_index_replace(struct idem_ctx *ctx, struct idem_found *f, unsigned sta
 
 bool idem_index_set_state(struct idem_found *f, unsigned state)
 {
-    return change(f, word_with_state(f->word, state));
+    uint64_t next = word_with_state(f->word, state);
+    if (!change(f, next))
+        return false;
+    f->word = state == WORD_IN_PROGRESS ? next : next & ~WORD_WAITERS;
+    return true;
 }
 
 bool idem_index_set_waiters(struct idem_found *f)

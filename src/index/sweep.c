@@ -108,7 +108,8 @@ static void settle_tentative(struct idem_ctx *ctx, struct idem_found *f)
     }
 }
 
-/* True: the slot names no draining region (any more). */
+/* True: the slot names no draining region (any more). A forgotten key's slot is freed wherever it points, so that its region
+   is seen to empty. */
 static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, uint64_t *used)
 {
     struct idem_view *v = ctx->v;
@@ -121,7 +122,8 @@ static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, ui
         if (region >= v->region_count) /* damaged; idem verify tells, the data path answers IDEM_E_CORRUPT */
             return true;
         uint64_t state = load_acquire(&v->regions[region].state); /* P5 acquire: after the cursor was loaded */
-        if (!region_draining(state) || region_generation(state) != word_generation(f.word)) {
+        bool leaving = region_draining(state) && region_generation(state) == word_generation(f.word);
+        if (!leaving && word_state(f.word) != WORD_FORGOTTEN) {
             ++*used;
             return true;
         }
@@ -143,6 +145,10 @@ static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, ui
         int64_t now_ms = idem_view_now_ms(v);
         if (idem_index_gone(&f, now_ms) && idem_index_free(ctx, &f, now_ms))
             return true;
+        if (!leaving) { /* forgotten in this very tick: a later pass */
+            ++*used;
+            return true;
+        }
         if (region_phase(state) == REGION_EVICTING && word_state(f.word) == WORD_COMPLETED &&
             idem_index_free(ctx, &f, now_ms)) {
             idem_count(ctx, COUNT_EVICTED);

@@ -43,6 +43,8 @@ static int act(struct idem_ctx *ctx, struct idem_found *f, enum action action, u
         return idem_finish(ctx, f, response);
     bool done = idem_index_hold(ctx, f) && idem_index_set_state(f, state);
     IDEM_POINT("operate.swapped");
+    if (done && action == FORGET)
+        idem_index_free(ctx, f, now_ms); /* if its token is of this very tick: the sweep will */
     idem_arena_leave(ctx);
     if (!done)
         return FINISH_CHANGED;
