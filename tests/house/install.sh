@@ -105,6 +105,7 @@ said=$(cc -std=c11 $(pkg-config --cflags idem) "$tree/use.c" -o "$tree/pcs" -Wl,
 report "the same program linked statically claims a key" $? "$said"
 said=$(c++ -std=c++17 -Wall -Wextra -Wpedantic -Werror $(pkg-config --cflags idem) "$tree/use.cpp" -o "$tree/cpp" $(pkg-config --libs idem) 2>&1 && use "$tree/cpp")
 report "a C++ program includes idem.h, initialisers too, without a warning" $? "$said"
+if command -v ninja >/dev/null; then export CMAKE_GENERATOR=Ninja; fi
 said=$(cmake -S "$tree" -B "$tree/b" -DCMAKE_PREFIX_PATH="$prefix" 2>&1 && cmake --build "$tree/b" 2>&1 && use "$tree/b/use" && use "$tree/b/use-static")
 report "find_package(idem) gives idem::idem and idem::idem_static" $? "$said"
 said=$(cc -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only -x c "$prefix/include/idem.h" 2>&1)
