@@ -10,6 +10,7 @@
 #include <ftw.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,6 +89,24 @@ void support_at_point(const char *name, unsigned nth, void (*fn)(void *ctx), voi
     at_point.ctx = ctx;
     at_point.left = nth;
     idem_point_hook = on_point;
+}
+
+static uint64_t shaking;
+
+static void on_point_shake(const char *name)
+{
+    (void)name;
+    uint64_t r = support_random(&shaking);
+    if (r % 16 == 0)
+        sched_yield();
+    else if (r % 256 == 1)
+        nanosleep(&(struct timespec){.tv_nsec = (long)(r >> 10) % 400000}, NULL);
+}
+
+void support_shake(uint64_t seed)
+{
+    shaking = seed | 1;
+    idem_point_hook = on_point_shake;
 }
 
 void support_die(void *ctx)
