@@ -259,6 +259,62 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
     return true;
 }
 
+/* From the region that is open for a class; its hint goes if that region has no room any more. */
+static bool from_class(struct idem_ctx *ctx, unsigned from, unsigned klass, uint64_t bytes, int64_t expiry_ms,
+                       int64_t now_ms, struct idem_space *space)
+{
+    struct idem_view *v = ctx->v;
+    struct idem_a64 *hint = &v->generation->open[from];
+    uint64_t open = load_relaxed(hint); /* relaxed: a hint, everything is checked under the hazard */
+    if (open == 0)
+        return false;
+    uint32_t index = (uint32_t)(open - 1);
+    if (index < v->region_count && !window_over(v, &v->regions[index], from, now_ms) &&
+        from_open_region(ctx, index, klass, bytes, expiry_ms, now_ms, space))
+        return true;
+    cas_relaxed(hint, &open, 0); /* relaxed: a hint */
+    return false;
+}
+
+static bool from_own_class(struct idem_ctx *ctx, unsigned klass, uint32_t keep, uint64_t bytes, int64_t expiry_ms,
+                           int64_t now_ms, struct idem_space *space)
+{
+    for (unsigned tries = 0; tries < TRIES; tries++) {
+        if (from_class(ctx, klass, klass, bytes, expiry_ms, now_ms, space))
+            return true;
+        /* A failing one may have been finished by somebody else, for us to use. */
+        if (!open_some(ctx, klass, keep, now_ms) &&
+            load_relaxed(&ctx->v->generation->open[klass]) == 0) /* relaxed: a hint */
+            return false;
+    }
+    return false;
+}
+
+/* Longer-lived classes first, the nearest first: they need no raise. Then shorter ones. Those that never expire come last: what lies
+   there comes back by compaction only. */
+static bool from_other_class(struct idem_ctx *ctx, unsigned klass, uint64_t bytes, int64_t expiry_ms, int64_t now_ms,
+                             struct idem_space *space)
+{
+    for (unsigned other = klass + 1; other < IDEM_CLASSES && klass != CLASS_NEVER; other++)
+        if (from_class(ctx, other, klass, bytes, expiry_ms, now_ms, space))
+            return true;
+    for (unsigned other = klass == CLASS_NEVER ? IDEM_CLASSES - 1 : klass - 1;
+         other > CLASS_NEVER && other < IDEM_CLASSES; other--)
+        if (from_class(ctx, other, klass, bytes, expiry_ms, now_ms, space))
+            return true;
+    return klass != CLASS_NEVER && from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space);
+}
+
+/* So few free regions that a class without an open one should share another class's rather than open its own. */
+static bool few_free(const struct idem_view *v)
+{
+    uint32_t enough = kept_free(v, FOR_CLAIM) + (v->region_count / 8 < TRIES ? v->region_count / 8 : TRIES) + 2;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < v->region_count && n < enough; i++)
+        n += region_phase(load_relaxed(&v->regions[i].state)) == REGION_FREE; /* relaxed: decides about thrift only */
+    return n < enough;
+}
+
 int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose purpose, uint64_t bytes,
                        int64_t expiry_ms, int64_t now_ms, struct idem_space *space)
 {
@@ -272,27 +328,17 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
     struct idem_lane_chunk_shm *c = find_chunk(ctx, klass, &found);
     if (likely(found) && likely(from_chunk(ctx, c, bytes, expiry_ms, now_ms, space)))
         return IDEM_OK;
-    for (unsigned tries = 0; tries < TRIES; tries++) {
-        struct idem_a64 *hint = &v->generation->open[klass];
-        uint64_t open = load_relaxed(hint); /* relaxed: a hint, everything is checked under the hazard */
-        if (open != 0) {
-            uint32_t index = (uint32_t)(open - 1);
-            if (index < v->region_count && !window_over(v, &v->regions[index], klass, now_ms) &&
-                from_open_region(ctx, index, klass, bytes, expiry_ms, now_ms, space))
-                return IDEM_OK;
-            cas_relaxed(hint, &open, 0); /* relaxed: a hint */
-        }
-        if (!open_some(ctx, klass, kept_free(v, purpose), now_ms) && load_relaxed(hint) == 0) /* relaxed: a hint */
-            break;
-    }
-    /* No free region. Answers and the sweep may use any open one: longer-lived classes first, they need no raise. */
-    if (purpose != FOR_CLAIM)
-        for (unsigned i = 1; i < IDEM_CLASSES; i++) {
-            unsigned other = klass + i < IDEM_CLASSES ? klass + i : klass + i - IDEM_CLASSES;
-            uint64_t open = load_relaxed(&v->generation->open[other]); /* relaxed: a hint */
-            if (open != 0 && from_open_region(ctx, (uint32_t)(open - 1), klass, bytes, expiry_ms, now_ms, space))
-                return IDEM_OK;
-        }
+    uint32_t keep = kept_free(v, purpose);
+    if (from_class(ctx, klass, klass, bytes, expiry_ms, now_ms, space))
+        return IDEM_OK;
+    bool shares = klass != CLASS_CLAIMS && few_free(v);
+    if ((shares && from_other_class(ctx, klass, bytes, expiry_ms, now_ms, space)) ||
+        from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space))
+        return IDEM_OK;
+    /* The claims' region is the last resort: what stays there for long is moved out of it by the sweep. A moved claim may go anywhere. */
+    if (purpose != FOR_CLAIM && (from_class(ctx, CLASS_CLAIMS, klass, bytes, expiry_ms, now_ms, space) ||
+                                 (!shares && from_other_class(ctx, klass, bytes, expiry_ms, now_ms, space))))
+        return IDEM_OK;
     if (purpose == FOR_ANSWER && bytes <= UINT64_C(1) << v->chunk_shift)
         store_relaxed(&v->generation->answers_refused, 1); /* relaxed: decides about thrift only */
     idem_arena_leave(ctx);
