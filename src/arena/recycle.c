@@ -57,11 +57,16 @@ bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, unsign
     return sum == 0;
 }
 
-static bool exhausted(const struct idem_view *v, const struct idem_region_shm *r, unsigned generation)
+/* Nobody takes chunks from it any more: it has none left, or its class has gone on to another region. */
+static bool closed(const struct idem_view *v, uint32_t index, unsigned generation, unsigned klass)
 {
-    uint64_t cursor = load_relaxed(&r->cursor); /* relaxed: decides about thrift only */
+    uint64_t cursor = load_relaxed(&v->regions[index].cursor); /* relaxed: decides about thrift only */
     uint64_t region_bytes = UINT64_C(1) << v->region_shift, chunk_bytes = UINT64_C(1) << v->chunk_shift;
-    return cursor >> 48 == generation && (cursor & LOW48) + chunk_bytes > region_bytes;
+    if (cursor >> 48 != generation)
+        return false;
+    return (cursor & LOW48) + chunk_bytes > region_bytes ||
+           (klass < IDEM_CLASSES &&
+            load_relaxed(&v->generation->open[klass]) != (uint64_t)index + 1); /* relaxed: as above */
 }
 
 /* Should this open region be drained, and how? */
@@ -73,8 +78,8 @@ static unsigned next_phase(const struct idem_view *v, uint32_t index, uint64_t s
         return REGION_DRAINING;
     unsigned g = region_generation(state);
     uint64_t meta = load_relaxed(&r->meta); /* relaxed: decides about thrift only */
-    bool claims = (meta >> 40 & 0xff) == CLASS_CLAIMS;
-    if ((!claims && pressure == 0) || !exhausted(v, r, g))
+    unsigned klass = (unsigned)(meta >> 40 & 0xff);
+    if ((klass != CLASS_CLAIMS && pressure == 0) || !closed(v, index, g, klass))
         return REGION_OPEN;
     uint64_t live, filled;
     if (idem_region_chunks_empty(v, index, g, &live, &filled))
@@ -175,7 +180,7 @@ bool idem_arena_evict_one(struct idem_ctx *ctx)
         if (region_phase(state) == REGION_EVICTING)
             return true; /* one at a time */
         if (region_phase(state) != REGION_OPEN || (meta >> 40 & 0xff) == CLASS_CLAIMS ||
-            !exhausted(v, &v->regions[i], g))
+            !closed(v, i, g, (unsigned)(meta >> 40 & 0xff)))
             continue;
         if (victim_state == 0 || region_expiry(state) < region_expiry(victim_state)) {
             victim = i;

@@ -192,8 +192,9 @@ static bool open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, in
     if (!cas_seq_cst(&r->state, &state, region_state(REGION_OPEN, expiry, g))) /* P5 release: meta before OPEN */
         return false;
     IDEM_POINT("region.opened");
-    uint64_t hint = load_relaxed(&v->generation->open[opened_for]);            /* relaxed: a hint */
-    cas_relaxed(&v->generation->open[opened_for], &hint, (uint64_t)index + 1); /* relaxed: a hint */
+    /* If somebody else opened one for the class meanwhile, his is used; this one is unused, has expired, and goes back. */
+    uint64_t none = 0;
+    cas_relaxed(&v->generation->open[opened_for], &none, (uint64_t)index + 1); /* relaxed: a hint */
     return opened_for == klass;
 }
 
