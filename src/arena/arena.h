@@ -20,7 +20,7 @@
  *  6. All entries of a region but claims have expired when the region's own expiry is over: allocation raises it first.
  *
  * If we die here: after taking a chunk, its space is reused by the lane's next owner; after opening a region and before
- * the class's hint names it, somebody who looks for an open region finds it; in any state, the next sweeper goes on.
+ * the class's hint names it: it has expired, as nothing raised its expiry, and is drained; in any state, the next sweeper goes on.
  */
 #ifndef IDEM_ARENA_ARENA_H
 #define IDEM_ARENA_ARENA_H

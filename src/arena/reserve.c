@@ -188,8 +188,8 @@ static bool open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, in
     unsigned opened_for = meta_class(meta);
     if (meta >> 48 != g || opened_for >= IDEM_CLASSES)
         return false;
-    int64_t expiry = opened_for == CLASS_NEVER ? ENTRY_TIME_MAX : now_ms;
-    if (!cas_seq_cst(&r->state, &state, region_state(REGION_OPEN, expiry, g))) /* P5 release: meta before OPEN */
+    /* It expires now; the first entry raises that, whatever its class. */
+    if (!cas_seq_cst(&r->state, &state, region_state(REGION_OPEN, now_ms, g))) /* P5 release: meta before OPEN */
         return false;
     IDEM_POINT("region.opened");
     /* If somebody else opened one for the class meanwhile, his is used; this one is unused, has expired, and goes back. */
