@@ -81,6 +81,27 @@ else
     echo "skipped - create --group shares the store: needs root"
 fi
 
+# A bare name, and none at all, in mount namespaces whose /dev/shm and /run are our own.
+elsewhere() {
+    unshare --mount sh -ec '
+        mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+        mount -t tmpfs tmpfs /run
+        cat <&6 >/run/idem-here
+        chmod +x /run/idem-here
+        '"$1" 6<"$IDEM"
+}
+if [[ $EUID -eq 0 ]] && elsewhere true 2>/dev/null; then
+    check_is "without --store it is the store default" \
+        "$(elsewhere '/run/idem-here run --key k -- true; cd /dev/shm; ls -d idem-0/*')" idem-0/default
+    check_is "a bare name lies beside it" \
+        "$(elsewhere '/run/idem-here run --store pay --key k -- true; cd /dev/shm; ls -d idem-0/*')" idem-0/pay
+    check_is "or under /run/idem, if that is there" \
+        "$(elsewhere 'mkdir -m 700 /run/idem; /run/idem-here run --key k -- true; ls -d /run/idem/* /dev/shm/* 2>/dev/null || :')" \
+        /run/idem/default
+else
+    echo "skipped - without --store it is the store default: needs root and mount namespaces"
+fi
+
 # ---------------------------------------------------------------- keys of any bytes
 idem run --key $'nasty \\ \'"\n\t\x01\xff' -- echo nasty >/dev/null
 check_is "a key of any bytes is found again" "$(idem run --key $'nasty \\ \'"\n\t\x01\xff' -- echo no)" nasty
@@ -89,7 +110,7 @@ check_is "an unquoted backslash is a backslash" "$(idem run --key 'a\x41' -- ech
 idem run --quoted --key 'null\x00byte' -- echo null >/dev/null
 check_is "a key with a NUL byte has a quoted form" "$(idem run --quoted --key 'null\x00byte' -- echo no) $(idem run --key null -- echo cut)" "null cut"
 check_is "a lone dash is the empty string in quoted form" \
-    "$(idem run --quoted --key k --scope - -- echo dash; idem run --key k -- echo no; idem run --quoted --key '\x2d' -- echo x; idem run --key - -- echo no)" \
+    "$(idem run --quoted --key dash --scope - -- echo dash; idem run --key dash -- echo no; idem run --quoted --key '\x2d' -- echo x; idem run --key - -- echo no)" \
     $'dash\ndash\nx\nx'
 check_is "JSON gives bytes that are no text in quoted form" \
     "$(idem claim --json --key $'\xff\xfe' | sed 's/"token.*//')" '{"verdict":"claimed","scope":"","key":null,"key_quoted":"\\xff\\xfe",'
