@@ -90,8 +90,8 @@ static int check_generation(const char *path, const char *name, const struct ide
 
 static int map_root(const char *path, int dir_fd, struct idem_view *v)
 {
-    int fd;
-    struct stat st;
+    int fd, lock_fd;
+    struct stat st, same;
     int e = idem_path_open_file(dir_fd, path, "root", &fd, &st);
     if (e != IDEM_OK)
         return e;
@@ -125,10 +125,20 @@ static int map_root(const char *path, int dir_fd, struct idem_view *v)
         e = idem_fail(IDEM_E_NO_STORE, "%s: the store there was destroyed, or is from before the last boot", path);
         goto fail;
     }
+    /* The lock byte gets an open file of its own: a mapping keeps the one it was made from, locks included, in every forked child. */
+    e = idem_path_open_file(dir_fd, path, "root", &lock_fd, &same);
+    if (e != IDEM_OK)
+        goto fail;
+    if (same.st_dev != st.st_dev || same.st_ino != st.st_ino) {
+        close(lock_fd);
+        e = idem_fail(IDEM_E_NO_STORE, "%s/root: was replaced while it was opened; try again", path);
+        goto fail;
+    }
+    close(fd);
     v->root = root;
     v->device = st.st_dev;
     v->inode = st.st_ino;
-    v->process.fd = fd;
+    v->process.fd = lock_fd;
     v->process.table = (struct idem_process_shm *)((uint8_t *)map + IDEM_PROCESSES_OFF);
     v->process.table_size = v->fixed.processes_max;
     v->process.owner = 0;
