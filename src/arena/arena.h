@@ -11,7 +11,8 @@
  *     generation afterwards (P4). So once a region is DRAINING and no live lane's write hazard names it [check 1], no slot
  *     word that names it can appear any more; words that are there may still change their state in place.
  *  2. It becomes RETIRING only when no slot names it: a full pass over the index, begun after check 1, has freed or moved every
- *     word; or after check 1 all its chunks have as many entries emptied as filled.
+ *     word; or at some moment after check 1 all its chunks have as many entries emptied as filled. A pass that had to leave a word
+ *     that names it does not count: the note of the pass that it waits for is put off before the cursor moves on.
  *  3. A word is compared-and-swapped only by an operation whose compare hazard names the word's region and that loaded the slot
  *     again afterwards unchanged (P4); the region becomes FREE only when no live lane's hazard of either kind names it
  *     [check 2]. So a word never comes back while anybody may compare it.
@@ -57,6 +58,9 @@ static inline bool region_draining(uint64_t s)
     return region_phase(s) == REGION_DRAINING || region_phase(s) == REGION_EVICTING;
 }
 #define LOW48 ((UINT64_C(1) << 48) - 1)
+/* A region's drain word, below its generation: a pass that it waits for, or how often a note was put off. */
+#define DRAIN_NOTED (UINT64_C(1) << 47)
+#define DRAIN_PASS  (DRAIN_NOTED - 1)
 
 #define CLASS_CLAIMS 0u
 #define CLASS_NEVER  1u
@@ -110,6 +114,10 @@ struct idem_survey {
 };
 void idem_arena_recycle(struct idem_ctx *ctx, uint32_t *at, uint32_t limit, int pressure, int64_t now_ms,
                         struct idem_survey *survey);
+/* A slot that names this draining region can't be dealt with in this pass: then the pass must not count for the region. To be called
+   before the cursor leaves the slice, under a hazard on the region. A note is put forward past the next full pass; where there is none yet,
+   the word is changed, so that a note that somebody is about to make from what he saw before fails. */
+void idem_region_put_off(struct idem_view *v, uint32_t region, unsigned generation, uint64_t pass);
 /* when_full=evict: the full region that expires first gives up its answers. False: there is none. */
 bool idem_arena_evict_one(struct idem_ctx *ctx);
 /* True: as many entries emptied as filled. live and filled (optional) receive the counts of this generation. */

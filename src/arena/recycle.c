@@ -88,6 +88,18 @@ static unsigned next_phase(const struct idem_view *v, uint32_t index, uint64_t s
     return pressure > 0 && live * 2 < filled && s->waiting_for_pass < COMPACT_AT_ONCE ? REGION_DRAINING : REGION_OPEN;
 }
 
+/* After check 1: from which pass on does no slot name the region any more? drain was loaded before check 1. */
+static void note_pass(struct idem_view *v, struct idem_region_shm *r, unsigned generation, uint64_t drain)
+{
+    uint64_t cursor = load_acquire(&v->generation->cursor); /* P9 acquire: after check 1 */
+    /* Slice 0 means: this pass has not begun, so all of it will come after check 1. */
+    uint64_t pass = cursor_pass(cursor) + (cursor_slice(cursor) == 0 ? 1 : 2);
+    /* relaxed: it follows check 1, which loads seq_cst */
+    cas_relaxed(&r->drain, &drain, (uint64_t)generation << 48 | DRAIN_NOTED | pass);
+    IDEM_POINT("sweep.noted");
+    add_relaxed(&v->generation->waiting, 1); /* relaxed: a hint */
+}
+
 static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now_ms, struct idem_survey *s)
 {
     struct idem_view *v = ctx->v;
@@ -112,26 +124,22 @@ static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now
         s->moved = true;
     }
     if (phase == REGION_DRAINING || phase == REGION_EVICTING) {
-        uint64_t drain = load_relaxed(&r->drain); /* relaxed: a CAS from this value below carries the generation */
+        /* In this order: a note that was put off before the cursor left a pass is seen with that cursor. */
         uint64_t cursor = load_acquire(&v->generation->cursor); /* P9 acquire: the pass it tells of is done */
-        if (drain >> 48 != g || (drain & LOW48) == 0) {
-            if (!IDEM_FAULT("sweep.no_check1") && !unhazarded(ctx, index, false)) /* check 1 */
-                return;
-            if (!idem_region_chunks_empty(v, index, g, NULL, NULL)) {
-                /* Slice 0 means: this pass has not begun, so all of it will come after check 1. The cursor is loaded anew. */
-                cursor = load_acquire(&v->generation->cursor); /* P9 acquire: after check 1 */
-                uint64_t pass = cursor_pass(cursor) + (cursor_slice(cursor) == 0 ? 1 : 2);
-                cas_relaxed(&r->drain, &drain,
-                            (uint64_t)g << 48 | pass); /* relaxed: it follows check 1, which loads seq_cst */
-                IDEM_POINT("sweep.noted");
-                add_relaxed(&v->generation->waiting, 1); /* relaxed: a hint */
-                s->waiting_for_pass++;
-                s->moved = true;
+        uint64_t drain = load_relaxed(&r->drain); /* relaxed: a CAS from this value below carries the generation */
+        bool noted = drain >> 48 == g && (drain & DRAIN_NOTED) != 0;
+        if (!noted || cursor_pass(cursor) < (drain & DRAIN_PASS)) {
+            /* What is noted waits for its pass, unless its chunks turn out to be empty before that. */
+            bool look = !noted || idem_region_chunks_empty(v, index, g, NULL, NULL);
+            bool checked = look && (IDEM_FAULT("sweep.no_check1") || unhazarded(ctx, index, false)); /* check 1 */
+            if (!checked || !idem_region_chunks_empty(v, index, g, NULL, NULL)) {
+                if (checked && !noted) {
+                    note_pass(v, r, g, drain);
+                    s->moved = true;
+                }
+                s->waiting_for_pass += checked || noted;
                 return;
             }
-        } else if (cursor_pass(cursor) < (drain & LOW48)) {
-            s->waiting_for_pass++;
-            return;
         }
         uint64_t next = region_state(REGION_RETIRING, region_expiry(state), g);
         if (!cas_seq_cst(&r->state, &state, next)) /* P4 seq_cst: state, then hazards; P5 release */
@@ -154,6 +162,22 @@ static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now
             s->moved = true;
         }
     }
+}
+
+void idem_region_put_off(struct idem_view *v, uint32_t region, unsigned generation, uint64_t pass)
+{
+    struct idem_a64 *drain = &v->regions[region].drain;
+    uint64_t old = load_relaxed(drain), next; /* relaxed: the CAS decides */
+    do {
+        bool same = old >> 48 == generation;
+        if (same && (old & DRAIN_NOTED) != 0 && (old & DRAIN_PASS) >= pass + 2)
+            return;
+        if (same && (old & DRAIN_NOTED) != 0)
+            next = DRAIN_NOTED | (pass + 2);
+        else
+            next = ((same ? old : 0) + 1) & DRAIN_PASS;
+        next |= (uint64_t)generation << 48;
+    } while (!cas_acq_rel(drain, &old, next)); /* P9 release: it comes before the cursor leaves the slice */
 }
 
 void idem_arena_recycle(struct idem_ctx *ctx, uint32_t *at, uint32_t limit, int pressure, int64_t now_ms,

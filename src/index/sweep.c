@@ -6,7 +6,8 @@
  *
  * Invariant: the cursor leaves a slice only if, at some moment after the helper loaded the cursor, each slot of the slice named no draining region.
  * Region states are loaded after the cursor, and nothing is remembered from one slice to the next. A slot that can't be dealt with now (no room to move
- * it, a token of this very tick) holds the cursor where it is.
+ * what it names) is left to a later pass: its region is told first that this pass does not count for it. So a region whose entries have no
+ * place to go holds back nothing but itself.
  *
  * If we die here: the next helper does the slice again.
  */
@@ -108,9 +109,16 @@ static void settle_tentative(struct idem_ctx *ctx, struct idem_found *f)
     }
 }
 
-/* True: the slot names no draining region (any more). A forgotten key's slot is freed wherever it points, so that its region
-   is seen to empty. */
-static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, uint64_t *used)
+/* What a slice's helper counts. */
+struct tally {
+    uint64_t pass; /* of the cursor that it loaded */
+    uint64_t used;
+    bool put_off; /* a slot was left to a later pass */
+};
+
+/* True: the slot names no draining region (any more), or one that this pass does not count for. A forgotten key's slot is freed
+   wherever it points, so that its region is seen to empty. */
+static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, struct tally *t)
 {
     struct idem_view *v = ctx->v;
     struct idem_found f = {.slot = &v->buckets[bucket].slots[slot], .place = bucket * 8 + slot};
@@ -124,19 +132,19 @@ static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, ui
         uint64_t state = load_acquire(&v->regions[region].state); /* P5 acquire: after the cursor was loaded */
         bool leaving = region_draining(state) && region_generation(state) == word_generation(f.word);
         if (!leaving && word_state(f.word) != WORD_FORGOTTEN) {
-            ++*used;
+            t->used++;
             return true;
         }
         if (!idem_index_hold(ctx, &f))
             continue;
         if (!idem_entry_load(v, f.word, &f.entry)) {
-            ++*used;
+            t->used++;
             return true; /* damaged, as above; the region's bytes stay readable */
         }
         if (word_state(f.word) == WORD_TENTATIVE) {
             /* A living writer is still at it: then check 1 has not been made, and the region waits for a later pass. */
             if (!idem_process_dead(&v->process, f.entry.owner)) {
-                ++*used;
+                t->used++;
                 return true;
             }
             settle_tentative(ctx, &f);
@@ -146,7 +154,7 @@ static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, ui
         if (idem_index_gone(&f, now_ms) && idem_index_free(ctx, &f, now_ms))
             return true;
         if (!leaving) { /* forgotten in this very tick: a later pass */
-            ++*used;
+            t->used++;
             return true;
         }
         if (region_phase(state) == REGION_EVICTING && word_state(f.word) == WORD_COMPLETED &&
@@ -155,10 +163,14 @@ static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, ui
             return true;
         }
         enum moved m = move(ctx, &f, now_ms);
-        if (m == NO_ROOM)
-            return false;
-        if (m == MOVED) {
-            ++*used;
+        if (m == NO_ROOM) {
+            if (!idem_index_hold(ctx, &f))
+                continue;
+            idem_region_put_off(v, region, word_generation(f.word), t->pass);
+            t->put_off = true;
+        }
+        if (m != CHANGED) {
+            t->used++;
             return true;
         }
     }
@@ -190,7 +202,7 @@ static void lower_reach(struct idem_view *v, uint64_t home)
 }
 
 /* One step of the pass. False: nothing waits, or the slice can't be finished now. */
-static bool pass_step(struct idem_ctx *ctx)
+static bool pass_step(struct idem_ctx *ctx, bool *put_off)
 {
     struct idem_view *v = ctx->v;
     struct idem_generation_shm *g = v->generation;
@@ -206,7 +218,8 @@ static bool pass_step(struct idem_ctx *ctx)
         cas_acq_rel(&g->cursor, &cursor, cursor_pass(cursor) << 24);
         return false;
     }
-    uint64_t from = (uint64_t)(slice - 1) * SLICE_BUCKETS, to = from + SLICE_BUCKETS, used = 0;
+    uint64_t from = (uint64_t)(slice - 1) * SLICE_BUCKETS, to = from + SLICE_BUCKETS;
+    struct tally t = {.pass = cursor_pass(cursor)};
     if (to > v->bucket_count)
         to = v->bucket_count;
     bool done = true;
@@ -214,16 +227,17 @@ static bool pass_step(struct idem_ctx *ctx)
         if (b + 4 < to)
             prefetch(&v->buckets[b + 4]);
         for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
-            done &= settle_slot(ctx, b, s, &used);
+            done &= settle_slot(ctx, b, s, &t);
         lower_reach(v, b);
     }
     idem_arena_leave(ctx);
+    *put_off |= t.put_off;
     if (!done)
         return false;
     IDEM_POINT("sweep.slice");
     uint64_t next = slice < slices ? cursor + 1 : (cursor_pass(cursor) + 1) << 24;
-    if (cas_acq_rel(&g->cursor, &cursor, next)) {                       /* P9 release: all work of this slice */
-        uint64_t counted = add_relaxed(&g->slots_counted, used) + used; /* relaxed: a statistic */
+    if (cas_acq_rel(&g->cursor, &cursor, next)) {                           /* P9 release: all work of this slice */
+        uint64_t counted = add_relaxed(&g->slots_counted, t.used) + t.used; /* relaxed: a statistic */
         if (slice == slices) {
             store_relaxed(&g->slots_used, counted + 1); /* relaxed: a statistic */
             store_relaxed(&g->waiting, 0);              /* relaxed: a hint */
@@ -247,17 +261,18 @@ static bool worth_a_pass(const struct idem_view *v, const struct idem_survey *su
     return waiting > 0 && (waiting * BATCH_SHARE >= v->region_count || survey->free == 0);
 }
 
+/* True: the pass went on, and left nothing for a later one. */
 static bool run_slices(struct idem_ctx *ctx, unsigned most)
 {
     struct idem_generation_shm *g = ctx->v->generation;
     uint64_t pass = cursor_pass(load_relaxed(&g->cursor)); /* relaxed: pass_step loads it again */
-    bool stepped = false;
-    for (unsigned i = 0; i < most && pass_step(ctx); i++) {
+    bool stepped = false, put_off = false;
+    for (unsigned i = 0; i < most && pass_step(ctx, &put_off); i++) {
         stepped = true;
         if (cursor_pass(load_relaxed(&g->cursor)) != pass) /* relaxed: as above */
             break;
     }
-    return stepped;
+    return stepped && !put_off;
 }
 
 bool idem_sweep(struct idem_ctx *ctx, int64_t budget_us, int pressure)

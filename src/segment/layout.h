@@ -169,9 +169,9 @@ struct idem_region_shm {
     struct idem_a64
         cursor; /* generation (16, high) | bytes handed out (48): counts only if the generation is the state's */
     struct idem_a64 meta; /* generation (16, high) | class (8) | opened, ms after the store's creation (40) */
-    struct idem_a64
-        drain; /* generation (16, high) | the cursor's pass at which no slot names it any more (48); counts only with the
-                              state's generation */
+    /* Generation (16, high) | noted (1) | the cursor's pass at which no slot names it any more (47); not noted: a count. Counts only with
+       the state's generation. */
+    struct idem_a64 drain;
     uint64_t reserved[4];
 };
 
