@@ -60,10 +60,14 @@ int idem_cmd_verify(int argc, char **argv)
         }
     }
     int result = idem_verify(common.store, &report);
-    bool checked = result >= 0 || (result == IDEM_E_CORRUPT && report.problems > 0);
-    if (!checked) {
+    if (result < 0 && result != IDEM_E_CORRUPT) {
         json_object_put(findings.list);
         return cli_fail("the store can't be verified", result);
+    }
+    if (result == IDEM_E_CORRUPT && report.problems == 0) {
+        /* So damaged that it can't even be opened. */
+        report.problems = 1;
+        print_problem(&findings, idem_error_detail());
     }
     if (common.json) {
         struct json_object *object = cli_json_new();
