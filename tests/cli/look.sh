@@ -12,7 +12,7 @@ idem create --keys 1000 >/dev/null
 check_is "ls of an empty store lists nothing, and says so" "$(idem ls 2>&1)" "idem: no such keys in $store"
 
 odd=$'a b\n\x01\xff\\'
-idem run --key done --scope shop -- sh -c 'printf "out\n"; printf "err\n" >&2' >/dev/null 2>&1
+idem run --key "done" --scope shop -- sh -c 'printf "out\n"; printf "err\n" >&2' >/dev/null 2>&1
 claim --key running --lease 10m
 claim --key "$odd" --scope $'t\t1' --lease 10m
 claim --key back && idem abandon --key back --token "$token"

@@ -117,20 +117,31 @@ static bool parse_state(const char *text, struct wanted *w)
     return false;
 }
 
-/* The bytes of an option that may be in quoted form. Decoded text is a copy that lives as long as the process. */
-static int take_bytes(const char *option, const char *text, bool quoted, const char **bytes, size_t *n)
+/* The bytes of an option that may be in quoted form. *copy is to be freed. */
+static bool take_bytes(const char *option, const char *text, bool quoted, char **copy, size_t *n)
 {
-    *bytes = text;
     *n = strlen(text);
-    if (!quoted || *n == 0)
-        return CLI_EXIT_OK;
-    char *copy = cli_alloc(*n + 1);
-    memcpy(copy, text, *n + 1);
-    *bytes = copy;
-    if (!cli_unquote(copy, n))
-        return cli_usage_error("--%s \"%s\" is not in quoted form (\\xNN, \\n, \\t, \\r, \\\\, no spaces)", option,
-                               text);
-    return CLI_EXIT_OK;
+    *copy = cli_alloc(*n + 1);
+    memcpy(*copy, text, *n + 1);
+    if (!quoted || *n == 0 || cli_unquote(*copy, n))
+        return true;
+    (void)cli_usage_error("--%s \"%s\" is not in quoted form (\\xNN, \\n, \\t, \\r, \\\\, no spaces)", option, text);
+    return false;
+}
+
+static int list(const struct cli_common *common, struct wanted *w)
+{
+    idem_store *store;
+    int status = cli_open(common, false, &store);
+    if (status != CLI_EXIT_OK)
+        return status;
+    int result = idem_walk(store, visit, w);
+    if (result < 0)
+        status = cli_fail("the keys can't be listed", result);
+    else if (w->printed == 0 && !common->json)
+        cli_warn("no such keys in %s", idem_path(store));
+    idem_close(store);
+    return cli_finish(status);
 }
 
 int idem_cmd_ls(int argc, char **argv)
@@ -173,21 +184,16 @@ int idem_cmd_ls(int argc, char **argv)
     cli_parse(&syntax, &common, argc, argv);
     if (state != NULL && !parse_state(state, &w))
         return cli_usage_error("--state is in-progress, completed, abandoned, lost or held, not \"%s\"", state);
-    if (take_bytes("prefix", prefix, quoted, &w.prefix, &w.prefix_bytes) != CLI_EXIT_OK)
-        return CLI_EXIT_USAGE;
-    if (scope != NULL && take_bytes("scope", scope, quoted, &w.scope, &w.scope_bytes) != CLI_EXIT_OK)
-        return CLI_EXIT_USAGE;
     w.json = common.json;
-
-    idem_store *store;
-    int status = cli_open(&common, false, &store);
-    if (status != CLI_EXIT_OK)
-        return status;
-    int result = idem_walk(store, visit, &w);
-    if (result < 0)
-        status = cli_fail("the keys can't be listed", result);
-    else if (w.printed == 0 && !common.json)
-        cli_warn("no such keys in %s", idem_path(store));
-    idem_close(store);
-    return cli_finish(status);
+    char *prefix_copy = NULL, *scope_copy = NULL;
+    int status = CLI_EXIT_USAGE;
+    if (take_bytes("prefix", prefix, quoted, &prefix_copy, &w.prefix_bytes) &&
+        (scope == NULL || take_bytes("scope", scope, quoted, &scope_copy, &w.scope_bytes))) {
+        w.prefix = prefix_copy;
+        w.scope = scope_copy;
+        status = list(&common, &w);
+    }
+    free(prefix_copy);
+    free(scope_copy);
+    return status;
 }
