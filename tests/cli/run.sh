@@ -168,6 +168,20 @@ check_is "a process left in the background does not hold the answer" \
     $'done\n0'
 kill "$(cat "$work/left")"
 
+# ---------------------------------------------------------------- a full store
+# Answers as large as possible fill the smallest store soon. What was stored stays, what doesn't fit is refused before it runs.
+"$IDEM" create --store "$work/small" --size 4M >/dev/null
+for ((i = 1; i <= 1000; i++)); do
+    "$IDEM" run --store "$work/small" --key "full$i" -- sh -c "echo >'$work/full.ran'; head -c 60000 /dev/zero" \
+        >/dev/null 2>"$work/err" || break
+    rm -f "$work/full.ran"
+done
+check_has "a full store refuses a new key" "$work/err" "full"
+check "and its command is not run" test ! -e "$work/full.ran" -a "$i" -le 1000
+check_is "with an exit status of idem's own" \
+    "$(status_of "$IDEM" run --store "$work/small" --key more -- touch "$work/full.ran")" 124
+check_is "what was stored before is still there" "$("$IDEM" run --store "$work/small" --key full1 -- false | wc -c)" 60000
+
 # ---------------------------------------------------------------- users
 # The store of a group serves all of its users, and nobody else.
 if [[ $EUID -eq 0 ]]; then

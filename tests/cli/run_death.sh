@@ -162,5 +162,15 @@ await
 check_is "the fenced command ends with its own exit status" "$? $(cat "$work/out")" "0 fenced ended"
 check_has "--status-fd tells that it was fenced" "$work/told" "source=ran outcome=fenced exit=0"
 check_is "and the record is the other's" "$(idem run --key fenced -- false)" second
+# The store is destroyed under a running command.
+start idem run --key homeless --status-fd 9 -- "$work/stay" homeless >"$work/out" 2>"$work/err" 9>"$work/told"
+eventually test -e "$work/homeless.pid"
+idem destroy
+touch "$work/homeless.go"
+await
+check_is "a command whose store is destroyed ends with its own exit status" "$? $(cat "$work/out")" "0 homeless ended"
+check_has "stderr says that nothing was recorded" "$work/err" "nothing was recorded"
+check_has "--status-fd says so, too" "$work/told" "source=ran outcome=fenced exit=0"
+check_is "and the key may run again" "$(idem run --key homeless -- echo again)" again
 check "nothing that had to wait was run" test ! -e "$work/ran"
 finish
