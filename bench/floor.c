@@ -16,7 +16,7 @@
 #include <xxhash.h>
 #pragma GCC diagnostic pop
 
-enum { LINE_BYTES = 64, SECRET_BYTES = 192, BATCH_MAX = 64 };
+enum { LINE_BYTES = 64, SECRET_BYTES = 192, BATCH_MAX = 64, AHEAD_BYTES = 2048 };
 
 /* Not a secret: any 192 bytes cost the same. Filled by floor_create(). */
 static unsigned char secret[SECRET_BYTES];
@@ -159,6 +159,8 @@ uint64_t floor_complete(struct floor *f, const uint64_t *hashes, size_t n, uint6
         uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
         const unsigned char *claim = f->claims + (claim_at + i + (seen & f->zero)) * FLOOR_CLAIM_BYTES;
         unsigned char *to = f->records + (record_at + i) * FLOOR_RECORD_BYTES;
+        for (unsigned line = 0; line < FLOOR_RECORD_BYTES; line += LINE_BYTES)
+            __asm__ volatile("prefetchw %0" : : "m"(to[AHEAD_BYTES + line]));
         memcpy(to, claim, FLOOR_CLAIM_BYTES);
         memcpy(to + FLOOR_CLAIM_BYTES, body, FLOOR_RESPONSE_BYTES);
         sum += swap_word(word, seen, hashes[i] + 1);

@@ -13,8 +13,9 @@
  * Operation      accesses
  *   claim        XXH3-128 of the key with a secret; lock cmpxchg on a random line; write a claim in sequence
  *   claim_many   the same for a batch: all hashes and prefetches, then all lines and writes
- *   complete     load of the random line (the claim carries the hash); read of the claim; write a record in sequence;
- *                lock cmpxchg on the line
+ *   complete     load of the random line (the claim carries the hash); read of the claim; write a record in sequence, the
+ *                lines 2 KiB ahead fetched for writing (that makes it a tenth faster; claims gain nothing by it); lock
+ *                cmpxchg on the line
  *   in_progress  hash; load of the random line; load of a random claim that depends on it
  *   replay       hash; load of the random line; a random record that depends on it: its head, and its 256 bytes copied
  *
