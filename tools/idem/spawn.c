@@ -4,8 +4,9 @@
  * Owns the time between fork and exec.
  *
  * Invariants
- *  1. CMD inherits exactly four descriptors from us: stdin as it is, two pipes, and a duplicate of the store's owner
- *     descriptor, whose lock keeps the key owned even if we are gone. All others are close-on-exec.
+ *  1. CMD inherits what our caller gave us, with two pipes in place of stdout and stderr, and one descriptor more: a
+ *     duplicate of the store's owner descriptor, whose lock keeps the key owned even if we are gone. Everything else
+ *     that we opened is close-on-exec.
  *  2. The duplicate is a high number, so that scripts that use descriptors 3 to 9 don't close it by accident.
  *  3. CMD sees the signal state that we were started with.
  *  4. "Could not be executed" is told apart from "ran and failed": the child reports errno over a close-on-exec pipe.
