@@ -136,8 +136,8 @@ static int map_root(const char *path, int dir_fd, struct idem_view *v)
     }
     close(fd);
     v->root = root;
-    v->device = st.st_dev;
-    v->inode = st.st_ino;
+    v->process.device = st.st_dev;
+    v->process.inode = st.st_ino;
     v->process.fd = lock_fd;
     v->process.table = (struct idem_process_shm *)((uint8_t *)map + IDEM_PROCESSES_OFF);
     v->process.table_size = v->fixed.processes_max;
@@ -165,7 +165,9 @@ static int map_generation(const char *path, int dir_fd, bool huge, struct idem_v
     int fd;
     struct stat st;
     int e = idem_path_open_file(dir_fd, path, name, &fd, &st);
-    if (e == IDEM_E_NO_STORE)
+    struct stat root;
+    if (e == IDEM_E_NO_STORE && load_relaxed(&v->root->dead) == 0 && /* relaxed: a flag that stays set */
+        fstatat(dir_fd, "root", &root, AT_SYMLINK_NOFOLLOW) == 0 && root.st_ino == v->process.inode)
         e = idem_fail(IDEM_E_CORRUPT, "%s/%s: missing, though root names it; destroy the store and create it anew",
                       path, name);
     if (e != IDEM_OK)
@@ -320,7 +322,8 @@ void idem_view_close(struct idem_view *v)
     idem_guard_remove(v);
     /* A host that closed our descriptor may have a file of its own under that number by now. */
     struct stat st;
-    if (v->process.fd >= 0 && fstat(v->process.fd, &st) == 0 && st.st_dev == v->device && st.st_ino == v->inode) {
+    if (v->process.fd >= 0 && fstat(v->process.fd, &st) == 0 && st.st_dev == v->process.device &&
+        st.st_ino == v->process.inode) {
         idem_process_unregister(&v->process);
         close(v->process.fd);
     }
@@ -337,5 +340,5 @@ bool idem_view_stale(const struct idem_view *v, const char *path)
     struct stat st;
     if (stat(name, &st) != 0)
         return errno == ENOENT || errno == ENOTDIR;
-    return st.st_dev != v->device || st.st_ino != v->inode;
+    return st.st_dev != v->process.device || st.st_ino != v->process.inode;
 }

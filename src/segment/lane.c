@@ -90,25 +90,49 @@ static void raise_high(struct idem_view *v, uint64_t want)
         ;
 }
 
+static struct idem_lane_shm *try_take(struct idem_view *v, uint32_t i, bool from_dead)
+{
+    struct idem_lane_shm *lane = &v->lanes[i];
+    uint64_t owner = load_acquire(&lane->owner); /* P8 acquire: what the last owner did */
+    if (owner != 0 && (!from_dead || !idem_process_dead(&v->process, owner)))
+        return NULL;
+    raise_high(v, i + 1);
+    if (!cas_acq_rel(&lane->owner, &owner, v->process.owner)) /* P8 acquire: as above */
+        return NULL;
+    IDEM_POINT("lane.taken");
+    store_release(&lane->hazard_write, 0);   /* P11 release: the old owner is dead, its accesses are over */
+    store_release(&lane->hazard_compare, 0); /* P11 release: as above */
+    return lane;
+}
+
+/* Lanes that were used before come first, the dead ones' too: their chunks have room left. So a store that is used by one process
+   after the other needs one lane. */
 static struct idem_lane_shm *take(struct idem_view *v)
 {
-    uint64_t me = v->process.owner;
-    for (int with_dead = 0; with_dead < 2; with_dead++)
-        for (uint32_t i = 0; i < v->fixed.lanes_max; i++) {
-            struct idem_lane_shm *lane = &v->lanes[i];
-            uint64_t owner = load_acquire(&lane->owner); /* P8 acquire: what the last owner did */
-            if (owner != 0 && (!with_dead || !idem_process_dead(&v->process, owner)))
-                continue;
-            raise_high(v, i + 1);
-            /* P8 acquire: as above */
-            if (!cas_acq_rel(&lane->owner, &owner, me))
-                continue;
-            IDEM_POINT("lane.taken");
-            store_release(&lane->hazard_write, 0);   /* P11 release: the old owner is dead, its accesses are over */
-            store_release(&lane->hazard_compare, 0); /* P11 release: as above */
-            return lane;
-        }
-    return NULL;
+    uint64_t high = load_relaxed(&v->root->lanes_high); /* relaxed: a hint */
+    uint32_t used = high < v->fixed.lanes_max ? (uint32_t)high : v->fixed.lanes_max;
+    struct idem_lane_shm *lane = NULL;
+    for (uint32_t i = 0; lane == NULL && i < used; i++)
+        lane = try_take(v, i, false);
+    for (uint32_t i = 0; lane == NULL && i < used; i++)
+        lane = try_take(v, i, true);
+    for (uint32_t i = used; lane == NULL && i < v->fixed.lanes_max; i++)
+        lane = try_take(v, i, true);
+    return lane;
+}
+
+void idem_lane_before_fork(void)
+{
+    pthread_mutex_lock(&live_lock);
+}
+
+void idem_lane_after_fork(bool child)
+{
+    if (child) { /* the lanes are the parent's */
+        memset(live, 0, sizeof live);
+        memset(cache, 0, sizeof cache);
+    }
+    pthread_mutex_unlock(&live_lock);
 }
 
 int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx)

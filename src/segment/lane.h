@@ -29,6 +29,10 @@ int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx);
 /* Threads' caches forget this view (by its serial); call before it is unmapped. */
 void idem_lane_forget(const struct idem_view *v);
 
+/* Around a fork, in the thread that forks: the child starts with no lanes. */
+void idem_lane_before_fork(void);
+void idem_lane_after_fork(bool child);
+
 static inline void idem_count(const struct idem_ctx *ctx, enum idem_counter c)
 {
     /* relaxed: one writer; a sum over lanes is a snapshot anyhow */

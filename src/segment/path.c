@@ -17,10 +17,9 @@
 
 #define LOCK_WAIT_MS 10000
 
-static bool is_tmpfs(const char *path)
+static bool is_tmpfs(const struct statfs *fs)
 {
-    struct statfs fs;
-    return statfs(path, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+    return fs->f_type == TMPFS_MAGIC || fs->f_type == RAMFS_MAGIC;
 }
 
 static bool name_ok(const char *name)
@@ -127,8 +126,9 @@ int idem_path_open_dir(const char *path, bool *made, int64_t group, int *fd)
         return idem_fail_errno("%s", path);
     }
     struct stat st;
+    struct statfs fs;
     int e = IDEM_OK;
-    if (fstat(d, &st) != 0)
+    if (fstat(d, &st) != 0 || fstatfs(d, &fs) != 0)
         e = idem_fail_errno("%s", path);
     else if (!trusted(&st))
         e = idem_fail(
@@ -136,7 +136,7 @@ int idem_path_open_dir(const char *path, bool *made, int64_t group, int *fd)
             "%s: owned by uid %u with mode %04o; a store's directory must be ours or root's (or shared with one of our "
             "groups) and not writable by others",
             path, (unsigned)st.st_uid, (unsigned)(st.st_mode & 07777));
-    else if (!is_tmpfs(path))
+    else if (!is_tmpfs(&fs))
         e = idem_fail(IDEM_E_PERMISSION, "%s: not on a tmpfs; put the store under /dev/shm or /run/idem", path);
     else if (new_one && group != 0 && (fchown(d, (uid_t)-1, (gid_t)(group - 1)) != 0 || fchmod(d, 02770) != 0))
         e = idem_fail_errno("%s: cannot give it to group %lld", path, (long long)(group - 1));
@@ -157,6 +157,12 @@ int idem_path_open_dir(const char *path, bool *made, int64_t group, int *fd)
 int idem_path_open_file(int dir_fd, const char *path, const char *name, int *fd, struct stat *st)
 {
     int f = openat(dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (f >= 0 &&
+        f <= STDERR_FILENO) { /* in a daemon without standard descriptors: what it prints must not land in the store */
+        int low = f;
+        f = fcntl(low, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+        close(low);
+    }
     if (f < 0) {
         if (errno == ENOENT)
             return idem_fail(IDEM_E_NO_STORE,

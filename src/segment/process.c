@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -26,6 +27,12 @@ static enum byte_state query_byte(int fd, uint32_t slot)
     return lock.l_type == F_UNLCK ? BYTE_FREE : BYTE_HELD;
 }
 
+static bool fd_is_root(const struct idem_process *p)
+{
+    struct stat st;
+    return fstat(p->fd, &st) == 0 && st.st_dev == p->device && st.st_ino == p->inode;
+}
+
 bool idem_process_dead(const struct idem_process *p, uint64_t owner)
 {
     uint32_t slot = idem_owner_slot(owner);
@@ -36,7 +43,7 @@ bool idem_process_dead(const struct idem_process *p, uint64_t owner)
     uint64_t x = load_acquire(&p->table[slot].incarnation); /* P7 acquire: the lock was taken before it became odd */
     if ((x & IDEM_INCARNATION_MASK) != idem_owner_incarnation(owner))
         return true;
-    if (query_byte(p->fd, slot) != BYTE_FREE)
+    if (query_byte(p->fd, slot) != BYTE_FREE || !fd_is_root(p))
         return false;
     /* Our own slot's byte never shows as held by our own descriptor; invariant 3 has excluded it above. An owner that
        registered again through this descriptor has another incarnation. */
@@ -54,7 +61,7 @@ static int try_slot(struct idem_process *p, uint32_t slot, int64_t now_ms)
     struct idem_process_shm *s = &p->table[slot];
     uint64_t x = load_acquire(&s->incarnation); /* P7 acquire: before the lock attempt */
     if (x & 1) {
-        if (query_byte(p->fd, slot) != BYTE_FREE)
+        if (query_byte(p->fd, slot) != BYTE_FREE || !fd_is_root(p))
             return 0;
         free_dead(p, slot, x);
         x = load_acquire(&s->incarnation); /* P7 acquire: ours or another reaper's result */
@@ -66,11 +73,16 @@ static int try_slot(struct idem_process *p, uint32_t slot, int64_t now_ms)
         return errno == EAGAIN || errno == EACCES ? 0 : idem_fail_errno("root: locking process slot %u", slot);
     IDEM_POINT("process.locked");
     x = load_acquire(&s->incarnation); /* P7 acquire: only we can move it now, if it is even */
+    if (x & 1) {                       /* its process died without our help: we hold the byte and did not raise it */
+        free_dead(p, slot, x);
+        x = load_acquire(&s->incarnation); /* P7 acquire: as above */
+    }
     if (!(x & 1)) {
         store_relaxed(&s->pid, (uint64_t)getpid());    /* relaxed: for people; published by the CAS below */
         store_relaxed(&s->since_ms, (uint64_t)now_ms); /* relaxed: as above */
         if (cas_acq_rel(&s->incarnation, &x, (x + 1) & IDEM_INCARNATION_MASK)) { /* P7 release: after the lock */
             p->owner = idem_owner_pack(slot, (x + 1) & IDEM_INCARNATION_MASK);
+            p->epoch = idem_fork_epoch();
             return 1;
         }
     }
@@ -100,7 +112,7 @@ int idem_process_register(struct idem_process *p, int64_t now_ms)
 
 void idem_process_unregister(struct idem_process *p)
 {
-    if (p->owner == 0)
+    if (p->owner == 0 || p->epoch != idem_fork_epoch()) /* after a raw clone: it is the parent's, who lives */
         return;
     uint32_t slot = idem_owner_slot(p->owner);
     uint64_t x = idem_owner_incarnation(p->owner);

@@ -10,7 +10,8 @@
  *     established by 1 that it is dead, by CAS from that X. No lock is taken to judge or to reap, so a reaper that is
  *     stopped in the middle does not make a dead owner look alive.
  *  3. One's own slot is alive by definition: the query through the owning descriptor would say "unlocked".
- * A failing query counts as alive; only the lease ends such an owner's claims.
+ * A failing query counts as alive, and so does one through a descriptor that is not root's any more (a host that closes what it does
+ * not know may have a file of its own under that number); only the lease ends such an owner's claims.
  *
  * If we die here: while registering, after the lock and before the odd incarnation: the slot is free again. After it: a dead
  * owner like any other.
@@ -20,6 +21,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "segment/layout.h"
 
@@ -43,12 +45,15 @@ struct idem_process {
     uint32_t table_size;
     int fd;         /* of root, opened for this registration alone; holds the lock byte */
     uint64_t owner; /* 0: not registered */
+    uint64_t epoch; /* the fork epoch in which it registered */
+    dev_t device;   /* of root: what fd must be, or nothing is concluded from it */
+    ino_t inode;
 };
 
 /* Takes a slot through p->fd (already open). Errors: IDEM_E_FULL, IDEM_E_SYSTEM. */
 int idem_process_register(struct idem_process *p, int64_t now_ms);
 
-/* Gives the slot back; p->fd stays open. */
+/* Gives the slot back, if this very process took it; p->fd stays open. */
 void idem_process_unregister(struct idem_process *p);
 
 /* Established death only: false also when it cannot be told. */

@@ -34,9 +34,7 @@ struct idem_view {
     uint64_t arena_units;
     int64_t clock_shift_ms; /* store time = idem_clock_raw_ms() + this */
     struct idem_process process;
-    uint64_t serial; /* unique in this process; what a thread's lane cache is keyed by */
-    dev_t device;    /* of root */
-    ino_t inode;
+    uint64_t serial;          /* unique in this process; what a thread's lane cache is keyed by */
     struct idem_a64 poisoned; /* 1: a page was gone (SIGBUS guard) */
 };
 

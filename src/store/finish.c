@@ -189,8 +189,8 @@ static int complete(struct idem_ctx *ctx, const idem_claim *claim, const idem_re
         if (e < 0)
             return e;
         unsigned state = word_state(f.word);
-        if (e == FIND_PRESENT &&
-            (state == WORD_COMPLETED || (state == WORD_ABANDONED && f.entry.kind == ENTRY_TRANSIENT)))
+        bool said_transient = e == FIND_PRESENT && state == WORD_ABANDONED && f.entry.kind == ENTRY_TRANSIENT;
+        if ((e == FIND_PRESENT && state == WORD_COMPLETED) || (said_transient && (r->flags & IDEM_RESPONSE_TRANSIENT)))
             return IDEM_OK; /* said before */
         if (e == FIND_ABSENT || state != WORD_IN_PROGRESS) {
             idem_count(ctx, COUNT_FENCED);
@@ -205,7 +205,7 @@ static int complete(struct idem_ctx *ctx, const idem_claim *claim, const idem_re
             idem_count(ctx, r->flags & IDEM_RESPONSE_TRANSIENT ? COUNT_TRANSIENT
                             : e == IDEM_TOMBSTONE              ? COUNT_TOMBSTONES
                                                                : COUNT_COMPLETED);
-        else if (e == IDEM_E_FULL)
+        else if (e == IDEM_E_FULL && (r->flags & IDEM_RESPONSE_TRANSIENT))
             idem_fail(e, "no room for a transient answer; abandon the claim instead");
         return e;
     }

@@ -1,6 +1,8 @@
 /* store/handle.c - see handle.h. */
 #include "store/handle.h"
 
+#include "base/cancel.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -26,18 +28,21 @@ static struct idem_store *handles;
 static void before_fork(void)
 {
     pthread_mutex_lock(&lock);
+    idem_lane_before_fork();
     urcu_bp_before_fork();
 }
 
 static void after_fork_in_parent(void)
 {
     urcu_bp_after_fork_parent();
+    idem_lane_after_fork(false);
     pthread_mutex_unlock(&lock);
 }
 
 static void after_fork_in_child(void)
 {
     urcu_bp_after_fork_child();
+    idem_lane_after_fork(true);
     for (struct idem_store *s = handles; s != NULL; s = s->next) {
         close(s->view->process.fd);
         s->view->process.fd = -1;
@@ -105,7 +110,7 @@ static int fill_options(const idem_options *given, idem_options *o)
     return IDEM_OK;
 }
 
-int idem_open(const char *dir, const idem_options *options, idem_store **store)
+static int open_handle(const char *dir, const idem_options *options, idem_store **store)
 {
     if (store == NULL)
         return idem_fail(IDEM_E_INVALID, "store: NULL");
@@ -116,24 +121,24 @@ int idem_open(const char *dir, const idem_options *options, idem_store **store)
     int e = fill_options(options, &s->options);
     if (e == IDEM_OK)
         e = idem_path_resolve(dir, s->options.flags & IDEM_OPEN_CREATE, s->path);
-    if (e == IDEM_OK) {
-        pthread_mutex_lock(&lock);
-        e = watch_forks();
-        pthread_mutex_unlock(&lock);
-    }
     if (e != IDEM_OK)
         goto fail;
-    uint64_t epoch = idem_fork_epoch();
-    e = idem_view_open(s->path, &s->options, &s->view);
-    if (e != IDEM_OK)
-        goto fail;
-    s->options.flags &= ~(uint32_t)IDEM_OPEN_EXCLUSIVE;           /* it was about this open, not about a reopen */
-    store_relaxed(&s->fork_epoch, epoch);                         /* relaxed: nobody else has the handle yet */
-    store_relaxed(&s->checked_ms, (uint64_t)idem_clock_raw_ms()); /* relaxed: as above */
+    /* With the lock: a fork by another thread finds the descriptor in the list, or not open yet. */
     pthread_mutex_lock(&lock);
-    s->next = handles;
-    handles = s;
+    e = watch_forks();
+    if (e == IDEM_OK) {
+        store_relaxed(&s->fork_epoch, idem_fork_acknowledge()); /* relaxed: nobody else has the handle yet */
+        e = idem_view_open(s->path, &s->options, &s->view);
+    }
+    if (e == IDEM_OK) {
+        s->options.flags &= ~(uint32_t)IDEM_OPEN_EXCLUSIVE;           /* it was about this open, not about a reopen */
+        store_relaxed(&s->checked_ms, (uint64_t)idem_clock_raw_ms()); /* relaxed: as above */
+        s->next = handles;
+        handles = s;
+    }
     pthread_mutex_unlock(&lock);
+    if (e != IDEM_OK)
+        goto fail;
     *store = s;
     return IDEM_OK;
 fail:
@@ -141,10 +146,19 @@ fail:
     return e;
 }
 
+int idem_open(const char *dir, const idem_options *options, idem_store **store)
+{
+    int cancel = idem_cancel_defer();
+    int e = open_handle(dir, options, store);
+    idem_cancel_restore(cancel);
+    return e;
+}
+
 void idem_close(idem_store *store)
 {
     if (store == NULL)
         return;
+    int cancel = idem_cancel_defer();
     pthread_mutex_lock(&lock);
     for (struct idem_store **at = &handles; *at != NULL; at = &(*at)->next)
         if (*at == store) {
@@ -154,14 +168,19 @@ void idem_close(idem_store *store)
     idem_lane_forget(store->view);
     idem_view_close(store->view);
     pthread_mutex_unlock(&lock);
+    idem_cancel_restore(cancel);
     free(store);
 }
 
 int idem_destroy(const char *dir)
 {
     char path[IDEM_PATH_MAX];
+    int cancel = idem_cancel_defer();
     int e = idem_path_resolve(dir, false, path);
-    return e != IDEM_OK ? e : idem_view_destroy(path);
+    if (e == IDEM_OK)
+        e = idem_view_destroy(path);
+    idem_cancel_restore(cancel);
+    return e;
 }
 
 /* Why a handle needs another view. */
@@ -206,6 +225,7 @@ static bool slot_lost(const struct idem_view *v)
 
 static int slow_enter(struct idem_store *s, enum trouble trouble)
 {
+    int cancel = idem_cancel_defer();
     pthread_mutex_lock(&lock);
     int e = IDEM_OK;
     uint64_t epoch = idem_fork_acknowledge();
@@ -215,6 +235,7 @@ static int slow_enter(struct idem_store *s, enum trouble trouble)
     if (e == IDEM_OK)
         store_relaxed(&s->fork_epoch, epoch); /* relaxed: under the lock */
     pthread_mutex_unlock(&lock);
+    idem_cancel_restore(cancel);
     return e;
 }
 

@@ -39,8 +39,10 @@ static int act(struct idem_ctx *ctx, struct idem_found *f, enum action action, u
                              (unsigned long long)f->entry.token,
                              to_be_settled(ctx->v, f, now_ms) ? "" : " and is not lost");
     }
-    if (action == COMPLETED)
-        return idem_finish(ctx, f, response);
+    if (action == COMPLETED) {
+        int e = idem_finish(ctx, f, response);
+        return e != IDEM_E_FULL ? e : idem_fail(e, "the store is full: the key is still unresolved; try again later");
+    }
     bool done = idem_index_hold(ctx, f) && idem_index_set_state(f, state);
     IDEM_POINT("operate.swapped");
     if (done && action == FORGET)

@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "base/cancel.h"
 #include "index/bucket.h"
 #include "store/handle.h"
 
@@ -94,7 +95,9 @@ int idem_stats(idem_store *store, idem_stats_data *s)
     s->slots = v->bucket_count * IDEM_BUCKET_SLOTS;
     s->slots_used = count_slots(v);
     s->bytes_total = v->fixed.root_bytes + v->generation_bytes;
+    int cancel = idem_cancel_defer();
     s->bytes_huge = idem_huge_bytes(v->generation, v->generation_bytes);
+    idem_cancel_restore(cancel);
     s->region_bytes = UINT64_C(1) << v->region_shift;
     s->regions = v->region_count;
     s->response_max_bytes = idem_arena_entry_max(v) - ENTRY_RESPONSE_WORDS * 8 - IDEM_KEY_MAX;
