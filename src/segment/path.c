@@ -70,7 +70,8 @@ int idem_path_resolve(const char *dir, bool create, char path[IDEM_PATH_MAX])
             "store name '%.200s': use letters, digits, '.', '_' and '-', not beginning with '.' or '-', or "
             "give a path with a slash in it",
             dir);
-    if (is_tmpfs("/run/idem")) {
+    struct statfs fs;
+    if (statfs("/run/idem", &fs) == 0 && is_tmpfs(&fs)) {
         snprintf(path, IDEM_PATH_MAX, "/run/idem/%s", dir);
         if (access("/run/idem", W_OK) == 0 || access(path, F_OK) == 0)
             return IDEM_OK;
