@@ -25,9 +25,9 @@ check "stat tells about huge pages" grep -q '^huge pages ' "$work/stat"
 if grep -q '^huge pages none: the tmpfs' "$work/stat"; then
     check "and which command gives them" grep -q 'mount -o remount,huge=advise /' "$work/stat"
 fi
-check_is "without --walk keys are not counted by state" "$(grep -c 'in progress,' "$work/stat")" 0
+check_is "without --walk keys are not counted by state" "$(grep -c 'in-progress,' "$work/stat")" 0
 idem stat --walk >"$work/stat"
-check_has "with --walk they are" "$work/stat" "1 in progress, 300 completed, 0 abandoned, 1 lost (1 held)"
+check_has "with --walk they are" "$work/stat" "1 in-progress, 300 completed, 0 abandoned, 1 lost, 1 of these held"
 check_has "and the oldest is named" "$work/stat" "in progress longest: running"
 
 # ---------------------------------------------------------------- JSON
@@ -138,7 +138,7 @@ END
 shows() { grep -qaF "$2" "$work/$1.shown" 2>/dev/null; }
 # left NAME: it ended, and the terminal is as before.
 left() {
-    eventually test -e "$work/$1.after"
+    eventually test -s "$work/$1.after"
     check_is "top ended well ($1)" "$(cat "$work/$1.status")" 0
     check "the terminal has its settings again ($1)" cmp "$work/$1.before" "$work/$1.after"
     check_is "and its ordinary screen, with a cursor ($1)" \
@@ -205,7 +205,7 @@ store=$work/brief
 idem create --keys 16 >/dev/null
 on_terminal gone 200ms
 idem destroy
-eventually test -e "$work/gone.after"
+eventually test -s "$work/gone.after"
 check_is "a store that is destroyed ends top" "$(cat "$work/gone.status")" 124
 check "with a message on the ordinary screen" grep -qaF "idem: the store's figures can't be read" <(sed "s/.*$(printf '\033')\[?1049l//" "$work/gone.shown")
 exec 9>&-

@@ -76,10 +76,11 @@ static void print_line(struct wanted *w, const idem_story *story)
         printf("%-11s %3s %-10s %-10s %-28s %-12s %s\n", "STATE", "TRY", "AGE", "EXPIRES", "DETAIL", "SCOPE", "KEY");
     detail_text(story, detail, sizeof(detail));
     char *scope = cli_quote(story->scope, story->scope_bytes);
-    printf("%-11s %3" PRIu32 " %-10s %-10s %-28s %-12s ", cli_state_word(story->state), story->attempt,
-           cli_duration_text(look_age_ms(story), age), cli_duration_text(story->expires_in_ms, expires), detail, scope);
-    cli_print_quoted(stdout, story->key, story->key_bytes);
-    putchar('\n');
+    char *key = cli_quote(story->key, story->key_bytes);
+    printf("%-11s %3" PRIu32 " %-10s %-10s %-28s %-12s %s\n", cli_state_word(story->state), story->attempt,
+           cli_duration_text(look_age_ms(story), age), cli_duration_text(story->expires_in_ms, expires), detail, scope,
+           key);
+    free(key);
     free(scope);
 }
 

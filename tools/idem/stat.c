@@ -93,12 +93,12 @@ static void print_memory(const char *path, const idem_stats_data *s)
 
 static void print_census(const struct look_census *c)
 {
-    char age[CLI_TEXT_BYTES];
+    static const int states[] = {IDEM_STATE_IN_PROGRESS, IDEM_STATE_COMPLETED, IDEM_STATE_ABANDONED, IDEM_STATE_LOST};
+    char age[CLI_TEXT_BYTES], count[CLI_TEXT_BYTES];
     label("");
-    printf("%" PRIu64 " in progress, %" PRIu64 " completed, %" PRIu64 " abandoned, %" PRIu64 " lost (%" PRIu64
-           " held)\n",
-           c->by_state[IDEM_STATE_IN_PROGRESS], c->by_state[IDEM_STATE_COMPLETED], c->by_state[IDEM_STATE_ABANDONED],
-           c->by_state[IDEM_STATE_LOST], c->held);
+    for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
+        printf("%s %s, ", look_count_text(c->by_state[states[i]], count), cli_state_word(states[i]));
+    printf("%s of these held\n", look_count_text(c->held, count));
     if (c->any_running) {
         label("");
         printf("in progress longest: %s, for %s\n", c->oldest_key, cli_duration_text(c->oldest_age_ms, age));
