@@ -91,11 +91,14 @@ void support_at_point(const char *name, unsigned nth, void (*fn)(void *ctx), voi
     idem_point_hook = on_point;
 }
 
-static uint64_t shaking;
+static _Thread_local uint64_t shaking;
+static uint64_t shaking_seed;
 
 static void on_point_shake(const char *name)
 {
     (void)name;
+    if (shaking == 0)
+        shaking = (shaking_seed ^ (uintptr_t)&shaking) | 1;
     uint64_t r = support_random(&shaking);
     if (r % 16 == 0)
         sched_yield();
@@ -105,7 +108,8 @@ static void on_point_shake(const char *name)
 
 void support_shake(uint64_t seed)
 {
-    shaking = seed | 1;
+    shaking = 0;
+    shaking_seed = seed;
     idem_point_hook = on_point_shake;
 }
 

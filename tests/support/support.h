@@ -126,7 +126,7 @@ uint64_t support_fault_seen(void);
 /* At the nth passing (1: the next) of the named point in this process call fn(ctx). Children inherit it. name NULL: none.
    name "*": any point. Only one is set at a time. */
 void support_at_point(const char *name, unsigned nth, void (*fn)(void *ctx), void *ctx);
-/* From now on this process (and its children) loses the processor at random points for a moment: more interleavings than the
+/* From now on this process (and its children, all threads) loses the processor at random points for a moment: more interleavings than the
    kernel alone gives. Not together with support_at_point. */
 void support_shake(uint64_t seed);
 /* For fn: die, or stop until SIGCONT. */
