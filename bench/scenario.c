@@ -28,9 +28,9 @@ _Static_assert(KEY_BYTES == FLOOR_KEY_BYTES, "the floor hashes what the store ha
 
 enum { TURN_BLOCKS = 16, SAMPLE_EVERY = 8, STORE_PATH_BYTES = 280 };
 
-#define SMALL_STORE_OPS UINT64_C(400000) /* claims a scenario makes at least, over fresh stores */
+#define SMALL_STORE_OPS UINT64_C(160000) /* claims a scenario makes at least, over fresh stores */
 #define WAVE_MIN        UINT64_C(131072)
-#define REPLAYS_MIN     UINT64_C(500000)
+#define REPLAYS_MIN     UINT64_C(250000)
 #define LEASE_MS        600000
 #define MEMORY_MAX      (UINT64_C(13) << 30)
 

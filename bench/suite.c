@@ -88,7 +88,7 @@ static const char help[] =
     "Measures the store's operations beside what their memory accesses alone cost on this machine (the floor), in the\n"
     "same run, and prints a Markdown table with the bars and whether they hold.\n"
     "\n"
-    "  --quick          10 thousand and 1 million keys only; under a minute\n"
+    "  --quick          10 thousand and 1 million keys only; under a minute on a quiet machine\n"
     "  --filter REGEX   only rows whose name matches, e.g. 'replay/keys:1000000/' or 'processes:1/pages:2M'\n"
     "  --json FILE      google-benchmark's JSON too\n"
     "  --repetitions N  1 to 25, default 5; the table shows medians\n"
