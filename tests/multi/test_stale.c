@@ -307,6 +307,8 @@ static void on_other_sigbus(int signal)
     siglongjmp(back, 1);
 }
 
+static const char *other_dir;
+
 static void survive_truncation(void *which)
 {
     idem_options o = support_options(1000);
@@ -314,7 +316,6 @@ static void survive_truncation(void *which)
     struct sigaction act = {.sa_handler = on_other_sigbus};
     sigaction(SIGBUS, &act, NULL); /* the host's own, there before */
     idem_store *guarded = NULL, *bystander = NULL;
-    const char *other_dir = support_dir();
     CHECK_IS(idem_open(dir, &o, &guarded), IDEM_OK);
     CHECK_IS(idem_open(other_dir, &o, &bystander), IDEM_OK);
     support_answer(guarded, "k", 1, "x");
@@ -350,8 +351,10 @@ static void survive_truncation(void *which)
 static void a_guarded_handle_answers_corrupt_when_a_file_is_truncated(void **state)
 {
     (void)state;
+    other_dir = support_dir();
     support_in_child(survive_truncation, (void *)(uintptr_t) "gen-");
     support_remove(dir);
+    other_dir = support_dir();
     support_in_child(survive_truncation, (void *)(uintptr_t) "root");
 }
 
