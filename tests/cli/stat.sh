@@ -133,7 +133,7 @@ END
     exec 9<>"$work/$name.keys"
     env --default-signal script -qfc "sh $work/$name.run" "$work/$name.shown" <"$work/$name.keys" >/dev/null 2>&1 9>&- &
     started+=($!)
-    eventually shows "$name" 'memory'
+    eventually shows "$name" $'\e[J' # the end of a frame
 }
 shows() { grep -qaF "$2" "$work/$1.shown" 2>/dev/null; }
 # left NAME: it ended, and the terminal is as before.
@@ -163,12 +163,14 @@ left int
 
 # A smaller screen: the next frame is cut to it.
 on_terminal resize 1h "until [ -e $work/smaller ] || [ ! -e $work ]; do sleep 0.05; done; stty rows 5 cols 30 </dev/tty"
-before=$(stat -c %s "$work/resize.shown")
 touch "$work/smaller"
-redrawn() { tail -c +$((before + 1)) "$work/resize.shown" >"$work/resized"; grep -qaF $'\e[J' "$work/resized"; }
-check "a resize draws a frame at once" eventually redrawn
-check "it is cut to the new width" test "$(tr -d '\r' <"$work/resized" | sed 's/\x1b\[[HJK]//g' | wc -L)" -le 30
-check "and to the new height" test "$(wc -l <"$work/resized")" -lt 5
+# fits: the newest frame, from where the cursor went home, is whole and not larger than the screen.
+fits() {
+    tr -d '\r\n' <"$work/resize.shown" | grep -aqE $'\e\\[J$' || return 1
+    awk -v RS=$'\e\\[H' 'END { print }' "$work/resize.shown" | tr -d '\r' | sed 's/\x1b\[[KJ]//g' >"$work/resized"
+    (($(wc -L <"$work/resized") == 30 && $(grep -c . "$work/resized") <= 5))
+}
+check "a resize draws a frame at once, cut to the new size" eventually fits
 printf q >&9
 left resize
 
@@ -187,7 +189,7 @@ mkfifo "$work/jobs.keys"
 exec 9<>"$work/jobs.keys"
 env --default-signal script -qfc "bash -m $work/jobs.run" "$work/jobs.shown" <"$work/jobs.keys" >/dev/null 2>&1 9>&- &
 started+=($!)
-eventually shows jobs memory
+eventually shows jobs $'\e[J'
 printf '\032' >&9
 check "a typed ^Z stops top" eventually test -s "$work/jobs.stopped"
 check "the terminal has its settings while it is stopped" cmp "$work/jobs.before" "$work/jobs.stopped"
