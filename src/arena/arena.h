@@ -58,6 +58,21 @@ static inline bool region_draining(uint64_t s)
     return region_phase(s) == REGION_DRAINING || region_phase(s) == REGION_EVICTING;
 }
 #define LOW48 ((UINT64_C(1) << 48) - 1)
+
+/* A life of a region, as chunk counts carry it: when it was opened, in the high 40 bits. Constant while a hazard holds the region. */
+#define COUNT_MASK ((UINT64_C(1) << 24) - 1)
+static inline uint64_t region_life(const struct idem_view *v, uint32_t region)
+{
+    return load_relaxed(&v->regions[region].meta) << 24; /* relaxed: set before the region was opened (P5) */
+}
+static inline uint64_t count_of(uint64_t word, uint64_t life)
+{
+    return (word & ~COUNT_MASK) == life ? word & COUNT_MASK : 0;
+}
+static inline uint64_t count_next(uint64_t word, uint64_t life)
+{
+    return life | (count_of(word, life) + 1);
+}
 /* A region's drain word, below its generation: a pass that it waits for, or how often a note was put off. */
 #define DRAIN_NOTED (UINT64_C(1) << 47)
 #define DRAIN_PASS  (DRAIN_NOTED - 1)
@@ -86,7 +101,7 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
                        int64_t expiry_ms, int64_t now_ms, struct idem_space *space);
 
 /* The entry that w names has left its slot (or was never published): the region may count it out. The caller's hazards still name it. */
-void idem_arena_emptied(struct idem_ctx *ctx, uint64_t unit, unsigned generation);
+void idem_arena_emptied(struct idem_ctx *ctx, uint64_t unit);
 
 static inline void idem_hazard_compare(struct idem_ctx *ctx, uint64_t w)
 {
@@ -111,6 +126,9 @@ struct idem_survey {
     uint32_t free;
     uint32_t waiting_for_pass; /* draining regions that a pass can bring forward */
     bool moved;                /* something changed its state */
+    bool room_known;
+    uint32_t room;   /* for entries that have to move, in shares of a region */
+    uint32_t moving; /* of that, spoken for */
 };
 void idem_arena_recycle(struct idem_ctx *ctx, uint32_t *at, uint32_t limit, int pressure, int64_t now_ms,
                         struct idem_survey *survey);
@@ -120,9 +138,8 @@ void idem_arena_recycle(struct idem_ctx *ctx, uint32_t *at, uint32_t limit, int 
 void idem_region_put_off(struct idem_view *v, uint32_t region, unsigned generation, uint64_t pass);
 /* when_full=evict: the full region that expires first gives up its answers. False: there is none. */
 bool idem_arena_evict_one(struct idem_ctx *ctx);
-/* True: as many entries emptied as filled. live and filled (optional) receive the counts of this generation. */
-bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, unsigned generation, uint64_t *live,
-                              uint64_t *filled);
+/* True: as many entries emptied as filled. live and filled (optional) receive the counts of this life. */
+bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, uint64_t *live, uint64_t *filled);
 
 /* The sweep's cursor (its slices are the index's business; its pass is what a draining region waits for). */
 static inline uint64_t cursor_pass(uint64_t c)

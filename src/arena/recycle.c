@@ -11,7 +11,7 @@
 
 #include "base/point.h"
 
-#define COMPACT_AT_ONCE 8u
+#define REGION_SHARE 256u /* a whole region, in shares */
 
 /* Checks 1 and 2. True if no live lane's hazard names the region. Owners are judged here and now (invariant 4). */
 static bool unhazarded(const struct idem_ctx *ctx, uint32_t region, bool compare_too)
@@ -22,31 +22,25 @@ static bool unhazarded(const struct idem_ctx *ctx, uint32_t region, bool compare
         high = v->fixed.lanes_max;
     for (uint64_t i = 0; i < high; i++) {
         const struct idem_lane_shm *lane = &v->lanes[i];
-        uint64_t owner =
-            load_acquire(&lane->owner); /* P8 acquire: the hazards below are this owner's or a later one's */
         /* P4 seq_cst: after the state's change; P11 acquire: what a cleared hazard covered is over */
         uint64_t writes = load_seq_cst(&lane->hazard_write), compares = load_seq_cst(&lane->hazard_compare);
-        bool named = writes == (uint64_t)region + 1 || (compare_too && compares == (uint64_t)region + 1);
-        if (!named || owner == 0)
+        if (writes != (uint64_t)region + 1 && (!compare_too || compares != (uint64_t)region + 1))
             continue;
-        if (lane == ctx->lane || !idem_process_dead(&v->process, owner))
-            return false;
-        if (load_acquire(&lane->owner) != owner) /* P8 acquire: somebody took the lane over; the hazard may be his */
+        /* Loaded after the hazard: it is who set it, or somebody later. */
+        uint64_t owner = load_acquire(&lane->owner); /* P8 acquire: as above */
+        if (owner != 0 && (lane == ctx->lane || !idem_process_dead(&v->process, owner)))
             return false;
     }
     return true;
 }
 
-bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, unsigned generation, uint64_t *live,
-                              uint64_t *filled_ever)
+bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, uint64_t *live, uint64_t *filled_ever)
 {
-    uint64_t sum = 0, total = 0;
+    uint64_t sum = 0, total = 0, life = region_life(v, region);
     for (uint32_t i = 0; i < IDEM_REGION_CHUNKS; i++) {
         const struct idem_chunk_shm *c = &v->chunks[region * IDEM_REGION_CHUNKS + i];
-        uint64_t emptied = load_relaxed(&c->emptied); /* relaxed: exact after check 1 */
-        uint64_t filled = load_relaxed(&c->filled);   /* relaxed: as above */
-        uint64_t out = emptied >> 48 == generation ? emptied & LOW48 : 0;
-        uint64_t in = filled >> 48 == generation ? filled & LOW48 : 0;
+        uint64_t out = count_of(load_relaxed(&c->emptied), life); /* relaxed: exact after check 1 */
+        uint64_t in = count_of(load_relaxed(&c->filled), life);   /* relaxed: as above */
         sum += in > out ? in - out : in < out; /* more out than in can't be: count it, so that the pass decides */
         total += in;
     }
@@ -55,6 +49,26 @@ bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, unsign
     if (filled_ever != NULL)
         *filled_ever = total;
     return sum == 0;
+}
+
+/* What lives in a region, as a share of what was ever filled into it. */
+static uint32_t live_share(const struct idem_view *v, uint32_t region)
+{
+    uint64_t live, filled;
+    idem_region_chunks_empty(v, region, &live, &filled);
+    return filled == 0 ? 0 : live >= filled ? REGION_SHARE : (uint32_t)(live * REGION_SHARE / filled) + 1;
+}
+
+/* How much room is there for entries that have to move, and how much of it is spoken for? */
+static void survey_room(const struct idem_view *v, struct idem_survey *s)
+{
+    for (uint32_t i = 0; i < v->region_count; i++) {
+        uint64_t state = load_relaxed(&v->regions[i].state); /* relaxed: decides about thrift only */
+        if (region_phase(state) == REGION_FREE)
+            s->room += REGION_SHARE / 2;
+        else if (region_phase(state) == REGION_DRAINING)
+            s->moving += live_share(v, i);
+    }
 }
 
 /* Nobody takes chunks from it any more: it has none left, or its class has gone on to another region. */
@@ -69,23 +83,36 @@ static bool closed(const struct idem_view *v, uint32_t index, unsigned generatio
             load_relaxed(&v->generation->open[klass]) != (uint64_t)index + 1); /* relaxed: as above */
 }
 
+/* Moving needs room itself: regions whose survivors would not fit are left alone, or all of them would stand half moved. */
+static bool survivors_fit(const struct idem_view *v, struct idem_survey *s, uint32_t share)
+{
+    if (!s->room_known)
+        survey_room(v, s);
+    s->room_known = true;
+    if (s->moving + share > s->room)
+        return false;
+    s->moving += share;
+    return true;
+}
+
 /* Should this open region be drained, and how? */
 static unsigned next_phase(const struct idem_view *v, uint32_t index, uint64_t state, int pressure, int64_t now_ms,
-                           const struct idem_survey *s)
+                           struct idem_survey *s)
 {
     const struct idem_region_shm *r = &v->regions[index];
-    if (region_expiry(state) != ENTRY_TIME_MAX && now_ms >= region_expiry(state))
-        return REGION_DRAINING;
-    unsigned g = region_generation(state);
+    bool over = region_expiry(state) != ENTRY_TIME_MAX && now_ms >= region_expiry(state);
     uint64_t meta = load_relaxed(&r->meta); /* relaxed: decides about thrift only */
     unsigned klass = (unsigned)(meta >> 40 & 0xff);
-    if ((klass != CLASS_CLAIMS && pressure == 0) || !closed(v, index, g, klass))
-        return REGION_OPEN;
-    uint64_t live, filled;
-    if (idem_region_chunks_empty(v, index, g, &live, &filled))
+    if (over && klass != CLASS_CLAIMS)
         return REGION_DRAINING;
-    /* Compaction: worth it if what lives fills less than half; a few at a time, since moving needs room itself. */
-    return pressure > 0 && live * 2 < filled && s->waiting_for_pass < COMPACT_AT_ONCE ? REGION_DRAINING : REGION_OPEN;
+    if ((klass != CLASS_CLAIMS && pressure == 0) || (!over && !closed(v, index, region_generation(state), klass)))
+        return REGION_OPEN;
+    if (idem_region_chunks_empty(v, index, NULL, NULL))
+        return REGION_DRAINING;
+    /* Leases are over, or compaction, which is worth it if what lives fills less than half. */
+    uint32_t share = live_share(v, index);
+    return (over || (pressure > 0 && share < REGION_SHARE / 2)) && survivors_fit(v, s, share) ? REGION_DRAINING
+                                                                                              : REGION_OPEN;
 }
 
 /* After check 1: from which pass on does no slot name the region any more? drain was loaded before check 1. */
@@ -130,9 +157,9 @@ static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now
         bool noted = drain >> 48 == g && (drain & DRAIN_NOTED) != 0;
         if (!noted || cursor_pass(cursor) < (drain & DRAIN_PASS)) {
             /* What is noted waits for its pass, unless its chunks turn out to be empty before that. */
-            bool look = !noted || idem_region_chunks_empty(v, index, g, NULL, NULL);
+            bool look = !noted || idem_region_chunks_empty(v, index, NULL, NULL);
             bool checked = look && (IDEM_FAULT("sweep.no_check1") || unhazarded(ctx, index, false)); /* check 1 */
-            if (!checked || !idem_region_chunks_empty(v, index, g, NULL, NULL)) {
+            if (!checked || !idem_region_chunks_empty(v, index, NULL, NULL)) {
                 if (checked && !noted) {
                     note_pass(v, r, g, drain);
                     s->moved = true;

@@ -83,24 +83,24 @@ static bool enter_region(struct idem_ctx *ctx, uint32_t index, unsigned generati
            stays_until(r, &state, expiry_ms, now_ms);
 }
 
-static void count_filled(struct idem_view *v, uint32_t region, uint64_t offset, unsigned generation, bool shared)
+static void count_filled(struct idem_view *v, uint32_t region, uint64_t offset, bool shared)
 {
     struct idem_a64 *filled = &v->chunks[region * IDEM_REGION_CHUNKS + (uint32_t)(offset >> v->chunk_shift)].filled;
+    uint64_t life = region_life(v, region);
     uint64_t old = load_relaxed(filled); /* relaxed: ordered by the slot word's release, and by check 1 */
-    uint64_t next = old >> 48 == generation ? old + 1 : (uint64_t)generation << 48 | 1;
     if (!shared) {
-        store_relaxed(filled, next); /* relaxed: the lane's own; as above */
+        store_relaxed(filled, count_next(old, life)); /* relaxed: the lane's own; as above */
         return;
     }
-    while (!cas_relaxed(filled, &old, next)) /* relaxed: as above */
-        next = old >> 48 == generation ? old + 1 : (uint64_t)generation << 48 | 1;
+    while (!cas_relaxed(filled, &old, count_next(old, life))) /* relaxed: as above */
+        ;
 }
 
 static void fill(struct idem_ctx *ctx, uint32_t region, unsigned generation, uint64_t offset, bool shared,
                  struct idem_space *space)
 {
     struct idem_view *v = ctx->v;
-    count_filled(v, region, offset, generation, shared);
+    count_filled(v, region, offset, shared);
     space->unit = ((uint64_t)region << (v->region_shift - 4)) + offset / IDEM_UNIT_BYTES;
     space->generation = generation;
     space->at = v->arena + space->unit * 2;
@@ -117,7 +117,9 @@ static bool from_chunk(struct idem_ctx *ctx, struct idem_lane_chunk_shm *c, uint
     if (region >= ctx->v->region_count || to > UINT64_C(1) << ctx->v->region_shift || from > to ||
         from % IDEM_UNIT_BYTES != 0 || bytes > to - from || generation == 0)
         return false;
-    if (!enter_region(ctx, region, generation, expiry_ms, now_ms)) {
+    /* relaxed: constant while the hazard holds the region; the lane's own */
+    if (!enter_region(ctx, region, generation, expiry_ms, now_ms) ||
+        load_relaxed(&ctx->v->regions[region].meta) != load_relaxed(&c->life)) {
         store_relaxed(&c->place, 0); /* relaxed: the lane's own; the region has gone on without us */
         return false;
     }
@@ -188,6 +190,10 @@ static bool open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, in
     unsigned opened_for = meta_class(meta);
     if (meta >> 48 != g || opened_for >= IDEM_CLASSES)
         return false;
+    /* A drain word with this generation is from 65,535 lives ago: nobody drains what is not open. */
+    uint64_t drain = load_relaxed(&r->drain); /* relaxed: published by the CAS on the state */
+    if (drain >> 48 == g)
+        cas_relaxed(&r->drain, &drain, 0); /* relaxed: as above */
     /* It expires now; the first entry raises that, whatever its class. */
     if (!cas_seq_cst(&r->state, &state, region_state(REGION_OPEN, now_ms, g))) /* P5 release: meta before OPEN */
         return false;
@@ -253,6 +259,8 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
     /* relaxed: the lane's own. place is cleared first: one who dies in between leaves no place with another's span. */
     store_relaxed(&c->place, 0);
     store_relaxed(&c->span, to << 32 | (from + bytes)); /* relaxed: as above */
+    store_relaxed(&c->life,
+                  load_relaxed(&v->regions[index].meta)); /* relaxed: constant while the hazard holds the region */
     store_relaxed(&c->place, (uint64_t)index | (uint64_t)generation << 32 | (uint64_t)klass << 48 |
                                  (uint64_t)shared << 56); /* relaxed: as above */
     fill(ctx, index, generation, from, shared, space);
@@ -346,13 +354,14 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
     return IDEM_E_FULL;
 }
 
-void idem_arena_emptied(struct idem_ctx *ctx, uint64_t unit, unsigned generation)
+void idem_arena_emptied(struct idem_ctx *ctx, uint64_t unit)
 {
     struct idem_view *v = ctx->v;
     uint64_t offset = unit * IDEM_UNIT_BYTES;
     struct idem_a64 *emptied = &v->chunks[offset >> v->chunk_shift].emptied;
-    uint64_t old = load_relaxed(emptied), next; /* relaxed: a count; it may be late, never early */
-    do
-        next = old >> 48 == generation ? old + 1 : (uint64_t)generation << 48 | 1;
-    while (!cas_relaxed(emptied, &old, next)); /* relaxed: as above; the hazard still holds the region */
+    uint64_t life = region_life(v, (uint32_t)(offset >> v->region_shift));
+    uint64_t old = load_relaxed(emptied); /* relaxed: a count; it may be late, never early */
+    while (
+        !cas_relaxed(emptied, &old, count_next(old, life))) /* relaxed: as above; the hazard still holds the region */
+        ;
 }

@@ -16,7 +16,7 @@ int64_t idem_clock_wall_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-int64_t idem_clock_namespace_shift_ms(void)
+int64_t idem_clock_namespace_shift_ns(void)
 {
     FILE *f = fopen("/proc/self/timens_offsets", "re");
     if (f == NULL)
@@ -26,7 +26,7 @@ int64_t idem_clock_namespace_shift_ms(void)
     int64_t shift = 0;
     while (fscanf(f, "%31s %lld %lld", name, &seconds, &nanoseconds) == 3)
         if (strcmp(name, "monotonic") == 0)
-            shift = -(int64_t)(seconds * 1000 + nanoseconds / 1000000);
+            shift = -(int64_t)(seconds * 1000000000 + nanoseconds);
     fclose(f);
     return shift;
 }

@@ -19,22 +19,28 @@
 extern const struct idem_a64 *idem_clock_skew_ms;
 #endif
 
-/* This process's CLOCK_MONOTONIC_COARSE in ms. */
-static inline int64_t idem_clock_raw_ms(void)
+/* CLOCK_MONOTONIC_COARSE plus shift_ns, in ms: cut once, after the shift, so that processes in different time namespaces agree. */
+static inline int64_t idem_clock_shifted_ms(int64_t shift_ns)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-    int64_t now = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    int64_t now = ((int64_t)t.tv_sec * 1000000000 + t.tv_nsec + shift_ns) / 1000000;
 #ifdef IDEM_TESTING
     now += (int64_t)load_relaxed(idem_clock_skew_ms); /* relaxed: a number that stands alone */
 #endif
     return now;
 }
 
+/* As this process sees it. */
+static inline int64_t idem_clock_raw_ms(void)
+{
+    return idem_clock_shifted_ms(0);
+}
+
 /* Wall time, from the coarse clock too: the same moment is told alike. */
 int64_t idem_clock_wall_ms(void);
 
-/* What to add to idem_clock_raw_ms() to undo this process's time namespace. 0 where there is none. */
-int64_t idem_clock_namespace_shift_ms(void);
+/* The shift that undoes this process's time namespace. 0 where there is none. */
+int64_t idem_clock_namespace_shift_ns(void);
 
 #endif

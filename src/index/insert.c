@@ -34,7 +34,7 @@ bool idem_index_replace(struct idem_ctx *ctx, struct idem_found *f, unsigned sta
 {
     if (!change(f, word_with_state(word_moved(f->word, space->unit, space->generation), state)))
         return false;
-    idem_arena_emptied(ctx, word_unit(f->word), word_generation(f->word));
+    idem_arena_emptied(ctx, word_unit(f->word));
     return true;
 }
 
@@ -88,7 +88,7 @@ bool idem_index_free(struct idem_ctx *ctx, struct idem_found *f, int64_t now_ms)
     if (!change(f, 0))
         return false;
     IDEM_POINT("free.freed");
-    idem_arena_emptied(ctx, word_unit(f->word), word_generation(f->word));
+    idem_arena_emptied(ctx, word_unit(f->word));
     idem_count(ctx, COUNT_SWEPT_ENTRIES);
     return true;
 }

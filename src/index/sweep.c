@@ -81,10 +81,10 @@ static enum moved move(struct idem_ctx *ctx, struct idem_found *f, int64_t now_m
     /* P1 release: the copy's bytes */
     bool moved = cas_acq_rel(f->slot, &old, word_moved(f->word, space.unit, space.generation));
     if (moved) {
-        idem_arena_emptied(ctx, word_unit(f->word), word_generation(f->word));
+        idem_arena_emptied(ctx, word_unit(f->word));
         idem_count(ctx, COUNT_MOVED_ENTRIES);
     } else {
-        idem_arena_emptied(ctx, space.unit, space.generation);
+        idem_arena_emptied(ctx, space.unit);
     }
     IDEM_POINT("sweep.moved");
     store_release(&ctx->lane->hazard_write, 0); /* P11 release: the copy is published, or nobody's */
@@ -104,7 +104,7 @@ static void settle_tentative(struct idem_ctx *ctx, struct idem_found *f)
     }
     uint64_t old = f->word;
     if (cas_acq_rel(f->slot, &old, 0)) { /* P1 release: nothing of it was ever seen */
-        idem_arena_emptied(ctx, word_unit(f->word), word_generation(f->word));
+        idem_arena_emptied(ctx, word_unit(f->word));
         IDEM_POINT("sweep.cleared");
     }
 }

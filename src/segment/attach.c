@@ -233,7 +233,7 @@ int idem_attach(const char *path, const idem_options *options, struct idem_view 
     e = map_root(path, dir_fd, v);
     if (e == IDEM_OK) {
         e = map_generation(path, dir_fd, options->huge != IDEM_HUGE_OFF, v);
-        v->clock_shift_ms = v->fixed.clock_base_ms + idem_clock_namespace_shift_ms();
+        v->clock_shift_ns = idem_clock_namespace_shift_ns();
         if (e == IDEM_OK)
             e = idem_process_register(&v->process, idem_view_now_ms(v));
         if (e != IDEM_OK) {

@@ -107,11 +107,13 @@ struct idem_process_shm {
     uint64_t reserved[5];
 };
 
-/* Where a lane allocates next in one class. place: bits 0-31 region, 32-47 generation, 48-55 class, 56 shared (entries of others begin
-   in the same chunk); span: from (32, low) | to (32, high), byte offsets in the region. place 0: none, as generations are never 0. */
+/* Where a lane allocates next in one class. place: bits 0-31 region, 32-47 generation, 48-55 class, 56 shared (entries of others
+   begin in the same chunk); span: from (32, low) | to (32, high), byte offsets in the region. life: the region's meta word when
+   the chunk was taken; a generation comes again after 65,535 lives, a meta word never. place 0: none, as generations are never 0. */
 struct idem_lane_chunk_shm {
     struct idem_a64 place;
     struct idem_a64 span;
+    struct idem_a64 life;
 };
 
 struct idem_lane_shm {
@@ -124,7 +126,7 @@ struct idem_lane_shm {
     uint64_t reserved_line[2];
     struct idem_lane_chunk_shm chunks[IDEM_LANE_CHUNKS];
     struct idem_a64 counters[IDEM_COUNTERS];
-    uint64_t reserved[64];
+    uint64_t reserved[52];
 };
 
 /* ------------------------------------------------------------------ generation */
@@ -176,10 +178,11 @@ struct idem_region_shm {
 };
 
 /* Counts of the entries that begin in a chunk: filled grows before an entry is published, emptied after one has left its slot. While
-   no writer is active, filled == emptied proves that no slot names the chunk. One that died in between leaves filled > emptied. */
+   no writer is active, filled == emptied proves that no slot names the chunk. One that died in between leaves filled > emptied.
+   Each is: when the region was opened, as in its meta word (40, high) | entries (24); of another life it counts as 0. */
 struct idem_chunk_shm {
-    struct idem_a64 filled;  /* generation (16, high) | entries (48); the lane's own unless the chunk is shared */
-    struct idem_a64 emptied; /* generation (16, high) | entries (48); anyone's, by CAS */
+    struct idem_a64 filled;  /* the lane's own unless the chunk is shared */
+    struct idem_a64 emptied; /* anyone's, by CAS */
     uint64_t reserved[6];
 };
 

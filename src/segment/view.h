@@ -32,7 +32,7 @@ struct idem_view {
     struct idem_chunk_shm *chunks;
     struct idem_a64 *arena; /* two words a unit */
     uint64_t arena_units;
-    int64_t clock_shift_ms; /* store time = idem_clock_raw_ms() + this */
+    int64_t clock_shift_ns; /* of this process's time namespace */
     struct idem_process process;
     uint64_t serial;          /* unique in this process; what a thread's lane cache is keyed by */
     struct idem_a64 poisoned; /* 1: a page was gone (SIGBUS guard) */
@@ -40,7 +40,7 @@ struct idem_view {
 
 static inline int64_t idem_view_now_ms(const struct idem_view *v)
 {
-    return idem_clock_raw_ms() + v->clock_shift_ms;
+    return idem_clock_shifted_ms(v->clock_shift_ns) + v->fixed.clock_base_ms;
 }
 
 /* Opens or creates by options (already checked and filled with defaults). Registers the process. */

@@ -122,7 +122,7 @@ static int claim_absent(struct idem_ctx *ctx, const struct idem_ask *ask, const 
     uint64_t place = 0;
     r = idem_index_insert(ctx, &ask->key, gap, &space, now_ms, &place);
     if (r != 1)
-        idem_arena_emptied(ctx, space.unit, space.generation);
+        idem_arena_emptied(ctx, space.unit);
     idem_arena_leave(ctx);
     if (r == 1)
         return claimed(ctx, &e, place, claim, reply, IDEM_CLAIMED);
@@ -169,7 +169,7 @@ static int claim_over(struct idem_ctx *ctx, const struct idem_ask *ask, struct i
     IDEM_POINT("takeover.filled");
     bool mine = idem_index_replace(ctx, f, WORD_IN_PROGRESS, &space);
     if (!mine)
-        idem_arena_emptied(ctx, space.unit, space.generation);
+        idem_arena_emptied(ctx, space.unit);
     IDEM_POINT("takeover.swapped");
     idem_arena_leave(ctx);
     if (!mine)

@@ -142,7 +142,7 @@ static int finish_held(struct idem_ctx *ctx, struct idem_found *f, const idem_re
     idem_entry_store(space.at, &e, key, meta, body, mark);
     IDEM_POINT("complete.filled");
     if (!idem_index_replace(ctx, f, transient ? WORD_ABANDONED : WORD_COMPLETED, &space)) {
-        idem_arena_emptied(ctx, space.unit, space.generation);
+        idem_arena_emptied(ctx, space.unit);
         return FINISH_CHANGED;
     }
     IDEM_POINT("complete.swapped");

@@ -57,7 +57,7 @@ static int succeed(struct idem_ctx *ctx, struct idem_found *f, const struct chan
     IDEM_POINT("renew.filled");
     bool swapped = idem_index_replace(ctx, f, WORD_IN_PROGRESS, &space);
     if (!swapped)
-        idem_arena_emptied(ctx, space.unit, space.generation);
+        idem_arena_emptied(ctx, space.unit);
     IDEM_POINT("renew.swapped");
     return swapped ? IDEM_OK : FINISH_CHANGED;
 }
