@@ -305,14 +305,19 @@ int idem_view_open(const char *path, const idem_options *options, struct idem_vi
         if (e == IDEM_E_STALE)
             e = IDEM_E_NO_STORE; /* a destroyer removed the directory in between: once more */
     }
-    if (e == IDEM_OK && (options->flags & IDEM_OPEN_SIGBUS_GUARD))
-        e = idem_guard_install();
     if (e != IDEM_OK) {
         free(v);
         return e;
     }
-    if (options->flags & IDEM_OPEN_SIGBUS_GUARD)
-        idem_guard_add(v);
+    if (options->flags & IDEM_OPEN_SIGBUS_GUARD) {
+        e = idem_guard_install();
+        if (e == IDEM_OK)
+            e = idem_guard_add(v);
+        if (e != IDEM_OK) {
+            idem_view_close(v);
+            return e;
+        }
+    }
     *view = v;
     return IDEM_OK;
 }

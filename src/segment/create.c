@@ -55,8 +55,8 @@ static int make_file(int dir_fd, const char *path, const char *name, uint64_t by
     int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return idem_fail_errno("%s/%s: cannot create it", path, name);
-    if (group != 0 && (fchown(fd, (uid_t)-1, (gid_t)(group - 1)) != 0 || fchmod(fd, 0660) != 0)) {
-        e = idem_fail_errno("%s/%s: cannot give it to group %lld", path, name, (long long)(group - 1));
+    if ((group != 0 && fchown(fd, (uid_t)-1, (gid_t)(group - 1)) != 0) || fchmod(fd, group != 0 ? 0660 : 0600) != 0) {
+        e = idem_fail_errno("%s/%s: cannot set its mode, or give it to its group", path, name);
         goto fail;
     }
     if (ftruncate(fd, (off_t)bytes) != 0) {

@@ -21,7 +21,7 @@ static _Thread_local unsigned next_victim;
 
 /* Views whose lanes may be given back: a thread that ends later than its view was closed must not touch it. */
 static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t live[256];
+static uint64_t live[2 * IDEM_PROCESSES_MAX];
 
 static pthread_key_t thread_end;
 static pthread_once_t thread_end_once = PTHREAD_ONCE_INIT;

@@ -78,13 +78,15 @@ int idem_guard_install(void)
     return e;
 }
 
-void idem_guard_add(struct idem_view *view)
+int idem_guard_add(struct idem_view *view)
 {
     for (int i = 0; i < GUARDED_MAX; i++) {
         uint64_t none = 0;
         if (cas_relaxed(&guarded[i], &none, (uint64_t)(uintptr_t)view))
-            return;
+            return IDEM_OK;
     }
+    return idem_fail(IDEM_E_FULL, "IDEM_OPEN_SIGBUS_GUARD: %d guarded stores are open already in this process",
+                     GUARDED_MAX);
 }
 
 void idem_guard_remove(struct idem_view *view)

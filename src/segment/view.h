@@ -65,7 +65,7 @@ void idem_uuid_text(const uint8_t uuid[16], char text[33]);
 
 /* SIGBUS guard: see sigbus.c. */
 int idem_guard_install(void);
-void idem_guard_add(struct idem_view *view);
+int idem_guard_add(struct idem_view *view); /* IDEM_E_FULL */
 void idem_guard_remove(struct idem_view *view);
 
 #endif

@@ -28,21 +28,21 @@ static struct idem_store *handles;
 static void before_fork(void)
 {
     pthread_mutex_lock(&lock);
-    idem_lane_before_fork();
     urcu_bp_before_fork();
+    idem_lane_before_fork(); /* after liburcu's locks: a thread in a read section may wait for this one */
 }
 
 static void after_fork_in_parent(void)
 {
-    urcu_bp_after_fork_parent();
     idem_lane_after_fork(false);
+    urcu_bp_after_fork_parent();
     pthread_mutex_unlock(&lock);
 }
 
 static void after_fork_in_child(void)
 {
-    urcu_bp_after_fork_child();
     idem_lane_after_fork(true);
+    urcu_bp_after_fork_child();
     for (struct idem_store *s = handles; s != NULL; s = s->next) {
         close(s->view->process.fd);
         s->view->process.fd = -1;

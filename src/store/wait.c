@@ -41,8 +41,10 @@ int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms
         memset(claim, 0, sizeof *claim);
         claim->size = sizeof *claim;
         e = idem_enter(store, &op);
-        if (e != IDEM_OK)
+        if (e != IDEM_OK) {
+            idem_reply_reset(r);
             return e;
+        }
         e = idem_ask_prepare(op.ctx.v, request, &ask);
         if (e != IDEM_OK)
             return idem_leave(&op, e);
@@ -68,8 +70,10 @@ int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms
         IDEM_POINT("wait.flagged");
         int64_t lease_left_ms = r->retry_after_ms;
         e = idem_leave(&op, IDEM_OK);
-        if (e != IDEM_OK)
+        if (e != IDEM_OK) {
+            idem_reply_reset(r);
             return e;
+        }
         if (flagged)
             idem_futex_wait(f.slot, f.word, sleep_ms(left_ms, lease_left_ms));
     }
