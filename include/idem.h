@@ -105,7 +105,7 @@ typedef struct idem_options {
     uint32_t flags; /* enum idem_open_flags */
     uint32_t huge;  /* enum idem_huge */
     /* The rest is read when the store is created and ignored when it exists. */
-    uint64_t keys;           /* live keys to hold; default 1,000,000; 16 .. 2^31 */
+    uint64_t keys;           /* live keys to hold; default 1,000,000; at least 16; all answers at most 128 GiB */
     uint32_t response_bytes; /* mean metadata + body per key to make room for; default 512; up to 1 MiB */
     uint32_t when_full;      /* enum idem_when_full */
     uint64_t total_bytes;    /* at most this much space for the whole store; overrides `keys` if set */
@@ -134,7 +134,8 @@ typedef struct idem_options {
  * Outcomes: IDEM_OK. Errors: IDEM_E_INVALID, IDEM_E_NO_STORE, IDEM_E_EXISTS, IDEM_E_PERMISSION (symlink, foreign owner,
  * writable by others, extra links, not a tmpfs), IDEM_E_VERSION, IDEM_E_CORRUPT, IDEM_E_FULL (process table),
  * IDEM_E_MEMORY, IDEM_E_SYSTEM (ENOSPC: the detail says how many bytes are needed). *store is NULL on error.
- * Thread safe. Opens three descriptors (O_CLOEXEC). Registers pthread_atfork handlers once.
+ * Thread safe. Keeps one descriptor (O_CLOEXEC). Registers pthread_atfork handlers once; a fork() by another thread waits
+ * while a store is being opened or created.
  */
 IDEM_API int idem_open(const char *dir, const idem_options *options, idem_store **store);
 
@@ -344,7 +345,7 @@ typedef struct idem_response {
  * Errors: IDEM_E_LOST (taken over, abandoned, released, forgotten, or expired and swept: nothing changed), IDEM_E_STALE,
  *   IDEM_E_INVALID, IDEM_E_CORRUPT, IDEM_E_SYSTEM; for a transient response also IDEM_E_FULL and IDEM_E_TOO_BIG (abandon
  *   instead). Not transient: IDEM_E_FULL only if there is no room and another thread or process is completing this very
- *   claim; look again.
+ *   claim, look again; or if this thread has no lane yet and all are in use (as for every call).
  * A lease that has ended but was not taken over does not prevent completing.
  * Durability: memory.
  */
@@ -536,15 +537,17 @@ typedef struct idem_report {
 
 /*
  * idem_verify - check every invariant of a store's bytes; changes nothing. May run under traffic (what moves meanwhile is
- * looked at again). Outcomes: IDEM_OK (problems == 0), else IDEM_E_CORRUPT; errors as idem_open().
+ * looked at again). Outcomes: IDEM_OK (problems == 0), else IDEM_E_CORRUPT; errors as idem_open(). report->problem must not
+ * call into idem. While it runs, reopening and forking of handles of this process may wait.
  */
 IDEM_API int idem_verify(const char *dir, idem_report *report);
 
 /* ------------------------------------------------------------------ fingerprints, words */
 
 /*
- * idem_fingerprint - keyed 64-bit hash (the key is the store's secret) of what a request means; never 0.
- * The streaming form gives the same value for the same bytes in any pieces: _begin returns NULL when out of memory,
+ * idem_fingerprint - keyed 64-bit hash (the key is the store's secret) of what a request means. Never 0, but on failure:
+ * bytes NULL, or an error of the handle (see idem_error_detail()). Check it, since 0 stands for "no fingerprint".
+ * The streaming form gives the same value for the same bytes in any pieces: _begin returns NULL on failure,
  * _end frees the state and returns the value; _end with a NULL state returns 0.
  */
 IDEM_API uint64_t idem_fingerprint(idem_store *store, const void *bytes, size_t n);

@@ -139,8 +139,9 @@ int idem_path_open_dir(const char *path, bool *made, int64_t group, int *fd)
             path, (unsigned)st.st_uid, (unsigned)(st.st_mode & 07777));
     else if (!is_tmpfs(&fs))
         e = idem_fail(IDEM_E_PERMISSION, "%s: not on a tmpfs; put the store under /dev/shm or /run/idem", path);
-    else if (new_one && group != 0 && (fchown(d, (uid_t)-1, (gid_t)(group - 1)) != 0 || fchmod(d, 02770) != 0))
-        e = idem_fail_errno("%s: cannot give it to group %lld", path, (long long)(group - 1));
+    else if (new_one && ((group != 0 && fchown(d, (uid_t)-1, (gid_t)(group - 1)) != 0) ||
+                         fchmod(d, group != 0 ? 02770 : 0700) != 0))
+        e = idem_fail_errno("%s: cannot set its mode, or give it to its group", path);
     if (e != IDEM_OK) {
         int kept = errno;
         close(d);
