@@ -239,7 +239,8 @@ static void counters_count_what_was_done(void **state)
     CHECK_IS(s.tombstones, 0);
     CHECK_IS(s.full, 0);
     CHECK_IS(s.evicted, 0);
-    CHECK_IS(s.slots_used, 3); /* the forgotten one is not freed yet */
+    CHECK(s.slots_used == 2 ||
+          s.slots_used == 3); /* the forgotten one is freed at once, unless its token is of this tick */
     CHECK_IS(s.regions, s.regions_free + s.regions_open + s.regions_draining);
     CHECK_IS(s.lanes, 1);
     CHECK_IS(s.processes, 1);
@@ -403,7 +404,7 @@ static void verify_names_what_is_damaged(void **state)
         {&v.buckets[bucket].slots[free_slot], w, "V6"}, /* the key twice */
         {&entry[3], entry[3].word + (UINT64_C(1) << 40), "V7"},
         {state_word, (state_word->word & ~UINT64_C(7)) | 7, "V8"},
-        {&v.lanes[0].hazard_write, v.region_count + 1, "V9"},
+        {&v.lanes[v.fixed.lanes_max - 1].hazard_write, v.region_count + 1, "V9"}, /* a lane that nobody takes */
     };
     for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
         idem_report report = IDEM_REPORT_INIT;
