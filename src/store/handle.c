@@ -27,6 +27,9 @@ static struct idem_store *handles;
    The child must not keep the parent's lock descriptor, or a dead parent would look alive. */
 static void before_fork(void)
 {
+    /* The thread that forks is known to liburcu from here on: registering takes a lock that its fork handlers do not cover. */
+    urcu_bp_read_lock();
+    urcu_bp_read_unlock();
     pthread_mutex_lock(&lock);
     urcu_bp_before_fork();
     idem_lane_before_fork(); /* after liburcu's locks: a thread in a read section may wait for this one */
