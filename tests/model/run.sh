@@ -1,0 +1,199 @@
+#!/usr/bin/env bash
+# run.sh [--long] - check the Promela models of the protocol with spin. See README.md beside it.
+#
+# Each model must hold, and each of its rules, left out, must be refuted: a rule that spin doesn't miss is either not
+# needed or not looked at. A search counts only if it was complete (no bound reached) and saw at least the states it is
+# known to have, so that a model which is stuck at its beginning is no proof.
+# timeout: 300 s
+set -u
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+long=${IDEM_TEST_LONG:-0}
+case "${1:-}" in
+    "") ;;
+    --long) long=1 ;;
+    *) echo "usage: run.sh [--long]" >&2; exit 2 ;;
+esac
+for tool in spin gcc; do
+    if ! command -v "$tool" >/dev/null; then
+        echo "skipped: $tool is not installed; apt-get install $tool"
+        exit 77
+    fi
+done
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/idem-model-XXXXXX") || exit 1
+trap 'rm -rf "$scratch"' EXIT
+checks=0 failures=0
+memory_mib=1800 limit_s=120
+
+# report NAME OUTCOME [TEXT]
+report() {
+    checks=$((checks + 1))
+    if (($2 == 0)); then
+        echo "ok - $1"
+    else
+        failures=$((failures + 1))
+        echo "not ok - $1"
+    fi
+    if [[ -n ${3:-} ]]; then echo "# ${3//$'\n'/$'\n'# }"; fi
+}
+
+# build NAME MODEL [FLAGS...]: $scratch/NAME/pan. Reductions that need care (partial order with "provided") are off.
+build() {
+    local name=$1 model=$2 said
+    shift 2
+    mkdir -p "$scratch/$name"
+    if ! said=$(cd "$scratch/$name" && spin -a "$@" "$here/$model.pml" 2>&1 &&
+        gcc -w -O1 -DNOREDUCE -DSAFETY ${COLLAPSE:+-DCOLLAPSE} -DMEMLIM="$memory_mib" -o pan pan.c 2>&1); then
+        report "$name: spin and gcc make a verifier" 1 "$said"
+    fi
+}
+
+# search NAME BITS VARIABLE=VALUE...: runs its verifier, hash table 2^BITS at first; sets said, states, errors.
+search() {
+    local name=$1 bits=$2
+    shift 2
+    said=$(cd "$scratch/$name" && rm -f ./*.trail && env "$@" timeout "$limit_s" ./pan -m100000 -w"$bits" 2>&1)
+    states=$(sed -nE 's/^ *([0-9.e+]+) states, stored.*/\1/p' <<<"$said")
+    states=$(printf '%.0f' "${states:-0}")
+    errors=$(sed -nE 's/.*errors: ([0-9]+)$/\1/p' <<<"$said")
+}
+
+# holds NAME LEAST "WHAT" VARIABLE=VALUE...: a complete search of at least LEAST states without an error.
+holds() {
+    local name=$1 least=$2 what=$3 said states errors seconds why=""
+    shift 3
+    search "$name" 22 DROP=0 "$@"
+    if [[ $errors != 0 ]]; then
+        why="errors: ${errors:-search was ended after $limit_s s}"
+    elif grep -qiE 'depth too small|out of memory|memlim|not completed|hash-compact|bitstate' <<<"$said"; then
+        why="the search was not complete"
+    elif ((states < least)); then
+        why="$states states, expected at least $least: the model is stuck somewhere"
+    fi
+    if [[ -z $why ]]; then
+        seconds=$(sed -nE 's/.*elapsed time ([0-9.]+).*/\1/p' <<<"$said" | tail -1)
+        report "$name holds: $what" 0 "$states states, $seconds s"
+    else
+        report "$name holds: $what" 1 "$why"$'\n'"$said"$'\n'"parameters: DROP=0 $*; ./pan -r shows the steps"
+    fi
+}
+
+# refuted NAME RULE VARIABLE=VALUE...: without that rule an assertion fails.
+refuted() {
+    local name=$1 rule=$2 number said states errors
+    shift 2
+    number=$(sed -nE "s/^#define $rule +([0-9]+) .*/\1/p" "$here/${name%%-*}.pml")
+    search "$name" 18 DROP="${number:-0}" "$@"
+    if [[ -n $number && $errors == 1 ]] && grep -q 'assertion violated' <<<"$said"; then
+        report "$name without $rule is refuted" 0 "$(grep -m1 'assertion violated' <<<"$said" | cut -c1-110)"
+    else
+        report "$name without $rule is refuted" 1 "rule ${number:-unknown}, no assertion failed"$'\n'"$said"
+    fi
+}
+
+# Labels that look like crash points are crash points of the code.
+labels() {
+    local label missing=""
+    [[ -d $here/../../src ]] || return 0
+    for label in $(grep -hoE '^[a-z]+_[a-z_]+:' "$here"/*.pml | tr -d : | grep -v '^end_' | sort -u); do
+        grep -rqF "IDEM_POINT(\"${label/_/.}\")" "$here/../../src" || missing+="$label "
+    done
+    report "labels of the models are crash points of the code" $((${#missing} > 0)) "$missing"
+}
+
+# Every rule that a model names is one that is tried.
+rules() {
+    local model rule missing=""
+    for model in claim region liveness rescue; do
+        while read -r rule; do
+            grep -qE "^refuted $model $rule( |$)" "${BASH_SOURCE[0]}" || missing+="$model:$rule "
+        done < <(grep -oE 'DROPPED\([A-Z_0-9]+\)' "$here/$model.pml" | sed -E 's/.*\((.*)\)/\1/' | sort -u)
+    done
+    report "each rule of each model is tried" $((${#missing} > 0)) "$missing"
+}
+
+labels
+rules
+
+build claim claim
+export TICKS=1 DEATHS=0 UPKEEP=1 RENEW=0 MIXED=0 PRESET=0
+holds claim 1200000 "two claimants of one key, upkeep beside them" PRESET=0
+holds claim 500000 "one renews, one dies" UPKEEP=0 DEATHS=1 RENEW=1
+holds claim 500000 "a short-lived answer is there, one dies" PRESET=3 DEATHS=1
+holds claim 560000 "the home slot is taken, reach is to be lowered" PRESET=1
+refuted claim HELP
+refuted claim VERSION PRESET=3
+refuted claim COMPARE_HAZARD PRESET=2
+refuted claim REREAD
+refuted claim FENCE
+refuted claim CLAIMED_IS_CLAIMED
+refuted claim CLOCK_AFTER_SCAN PRESET=2
+refuted claim OLD_TOKEN
+refuted claim WORD_THEN_HEADER PRESET=1
+refuted claim UNNAME PRESET=3
+refuted claim LOWER_BY_CAS PRESET=5
+refuted claim ONLY_FINAL
+refuted claim DEATH_THEN_HEADER DEATHS=1
+refuted claim JUDGE_DEATH DEATHS=1
+refuted claim IN_PLACE PRESET=2
+
+build region region
+export DEATHS=1 SWEEPERS=1 ROLES0=3 ROLES1=0 LIVES=3 PASSES=4 PUT_OFF=0
+holds region 1500000 "three lives of two generations, a worker that writes and compares dies, the next has its lane"
+refuted region CHECK_1
+refuted region CHECK_2
+refuted region WRITE_HAZARD_FIRST
+refuted region COMPARE_REREAD
+refuted region NOTE_CLEARED
+refuted region CHUNK_IDENTITY
+refuted region PUT_OFF PUT_OFF=1
+refuted region ONLY_OWN_HAZARD
+refuted region JUDGE_AFTER_STATE
+refuted region COUNT_AFTER_CHECK_1
+refuted region EMPTIED_AFTER_LEFT
+refuted region FILLED_BEFORE
+refuted region SPAN_FIRST
+refuted region COUNTS_BY_LIFE
+export DEATHS=0 SWEEPERS=2 ROLES0=1 LIVES=1 PASSES=2 PUT_OFF=1
+holds region 1400000 "two sweepers, another pass under way, no room to move"
+refuted region WHOLE_PASS
+refuted region NOTE_AFTER_CHECK_1
+refuted region CURSOR_THEN_STATE
+refuted region CURSOR_THEN_NOTE
+refuted region PUT_OFF_UNNOTED
+refuted region PUT_OFF_FIRST
+
+build liveness liveness
+export REGISTRANTS=2 DEATHS=2 FORKS=1
+holds liveness 250000 "two register in one slot, one forks, both die"
+holds liveness 1100000 "three register in one slot, one dies" REGISTRANTS=3 DEATHS=1 FORKS=0
+refuted liveness KNOWN_THEN_QUERY
+refuted liveness LOCK_THEN_RAISE
+refuted liveness REAP_BY_CAS
+refuted liveness OWN_IS_ALIVE
+refuted liveness REAP_THEN_LOCK
+refuted liveness CHILD_CLOSES
+refuted liveness CHILD_OPENS_FIRST
+refuted liveness CHILD_IS_NOBODY
+refuted liveness COMPARE_INCARNATION
+refuted liveness ODD_AFTER_LOCK
+refuted liveness LOWER_THEN_UNLOCK
+
+build rescue rescue
+export DEATHS=1 CHANGES=3
+holds rescue 600000 "two complete one claim without room, it is moved, flagged, taken over, one dies"
+refuted rescue ARBITER
+refuted rescue JUDGE_DEATH
+refuted rescue FILL_THEN_STATE
+refuted rescue RECHECK
+refuted rescue WORD_THEN_COPY
+refuted rescue MOVE_RESCUE
+
+if ((long)); then
+    COLLAPSE=1 memory_mib=8000 limit_s=3000
+    build claim-long claim -DCLAIMANTS=3
+    export TICKS=1 DEATHS=0 UPKEEP=0 RENEW=0 MIXED=0 PRESET=0
+    holds claim-long 14000000 "three claimants of one key"
+fi
+
+echo "1..$checks"
+exit $((failures > 0))
