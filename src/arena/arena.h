@@ -121,6 +121,9 @@ static inline uint64_t idem_arena_entry_max(const struct idem_view *v)
     return UINT64_C(1) << v->region_shift;
 }
 
+/* Few regions are free: classes share them, and a pass looks for what has expired in regions that stay. */
+bool idem_arena_scarce(const struct idem_view *v);
+
 /* Recycling (recycle.c). Pressure: 0 none, 1 memory is getting scarce, 2 an operation would be refused. */
 struct idem_survey {
     uint32_t free;

@@ -109,10 +109,13 @@ static unsigned next_phase(const struct idem_view *v, uint32_t index, uint64_t s
         return REGION_OPEN;
     if (idem_region_chunks_empty(v, index, NULL, NULL))
         return REGION_DRAINING;
-    /* Leases are over, or compaction, which is worth it if what lives fills less than half. */
+    /* Leases are over, or compaction, which is worth it if what lives fills less than half; where an operation would be refused, less
+       than three quarters. */
     uint32_t share = live_share(v, index);
-    return (over || (pressure > 0 && share < REGION_SHARE / 2)) && survivors_fit(v, s, share) ? REGION_DRAINING
-                                                                                              : REGION_OPEN;
+    return (over || (pressure > 0 && share < (pressure > 1 ? REGION_SHARE * 3 / 4 : REGION_SHARE / 2))) &&
+                   survivors_fit(v, s, share)
+               ? REGION_DRAINING
+               : REGION_OPEN;
 }
 
 /* After check 1: from which pass on does no slot name the region any more? drain was loaded before check 1. */

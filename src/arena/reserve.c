@@ -10,6 +10,7 @@
 
 #define CLASS_BASE_MS 1024
 #define TRIES         64u
+#define NEAR_CLASSES  8u /* live up to four times as long */
 
 unsigned idem_class_of(int64_t life_ms)
 {
@@ -128,26 +129,41 @@ static bool from_chunk(struct idem_ctx *ctx, struct idem_lane_chunk_shm *c, uint
     return true;
 }
 
-static struct idem_lane_chunk_shm *find_chunk(struct idem_ctx *ctx, unsigned klass, bool *found)
+static struct idem_lane_chunk_shm *find_chunk(struct idem_ctx *ctx, unsigned klass)
 {
-    struct idem_lane_chunk_shm *chunks = ctx->lane->chunks, *empty = NULL;
+    struct idem_lane_chunk_shm *chunks = ctx->lane->chunks;
     for (unsigned i = 0; i < IDEM_LANE_CHUNKS; i++) {
         uint64_t place = load_relaxed(&chunks[i].place); /* relaxed: the lane's own */
-        if (place == 0) {
-            if (empty == NULL)
-                empty = &chunks[i];
-        } else if ((place >> 48 & 0xff) == klass) {
-            *found = true;
+        if (place != 0 && (place >> 48 & 0xff) == klass)
             return &chunks[i];
-        }
     }
-    *found = false;
-    /* More classes than places: the class's number picks the one to drop; what is left of that chunk comes back with its region. */
-    return empty != NULL ? empty : &chunks[klass % IDEM_LANE_CHUNKS];
+    return NULL;
 }
 
-/* Bytes [*from, *to) of an open region; whole chunks up to a chunk's boundary for small entries, exact bytes for large ones. */
-static bool take_span(struct idem_ctx *ctx, uint32_t index, uint64_t bytes, bool large, uint64_t *from, uint64_t *to,
+/* Where to note a new chunk: in the class's own place, an empty one, or one whose chunk is used up or gone with its region. NULL: there
+   are more classes than places, and dropping a chunk that is hardly used would waste it. */
+static struct idem_lane_chunk_shm *place_for(struct idem_ctx *ctx, unsigned klass)
+{
+    const struct idem_view *v = ctx->v;
+    struct idem_lane_chunk_shm *chunks = ctx->lane->chunks, *own = find_chunk(ctx, klass);
+    if (own != NULL)
+        return own;
+    for (unsigned i = 0; i < IDEM_LANE_CHUNKS; i++) {
+        /* relaxed: the lane's own */
+        uint64_t place = load_relaxed(&chunks[i].place), span = load_relaxed(&chunks[i].span);
+        uint32_t region = (uint32_t)place;
+        if (place == 0 || region >= v->region_count ||
+            (span >> 32) - (uint32_t)span < UINT64_C(1) << (v->chunk_shift - 3))
+            return &chunks[i];
+        uint64_t state = load_relaxed(&v->regions[region].state); /* relaxed: decides about thrift only */
+        if (region_phase(state) != REGION_OPEN || region_generation(state) != (unsigned)(place >> 32 & 0xffff))
+            return &chunks[i];
+    }
+    return klass == CLASS_CLAIMS ? &chunks[0] : NULL;
+}
+
+/* Bytes [*from, *to) of an open region: exact ones, or a whole chunk up to its boundary. */
+static bool take_span(struct idem_ctx *ctx, uint32_t index, uint64_t bytes, bool exact, uint64_t *from, uint64_t *to,
                       unsigned *generation)
 {
     struct idem_region_shm *r = &ctx->v->regions[index];
@@ -156,8 +172,8 @@ static bool take_span(struct idem_ctx *ctx, uint32_t index, uint64_t bytes, bool
     uint64_t cursor = load_relaxed(&r->cursor);              /* relaxed: a number; the bytes are fenced by P3 */
     for (;;) {
         uint64_t used = cursor >> 48 == g ? cursor & LOW48 : 0;
-        uint64_t end = large ? used + bytes : (used | (chunk_bytes - 1)) + 1;
-        if (!large && end - used < bytes)
+        uint64_t end = exact ? used + bytes : (used | (chunk_bytes - 1)) + 1;
+        if (!exact && end - used < bytes)
             end += chunk_bytes;
         if (used > region_bytes || end > region_bytes)
             return false;
@@ -229,6 +245,16 @@ static uint32_t kept_free(const struct idem_view *v, enum idem_purpose purpose)
     return v->region_count / 256 + 2 < 32 ? v->region_count / 256 + 2 : 32;
 }
 
+/* So few free regions that classes should share one rather than each open its own. */
+bool idem_arena_scarce(const struct idem_view *v)
+{
+    uint32_t enough = kept_free(v, FOR_CLAIM) + (v->region_count / 8 < TRIES ? v->region_count / 8 : TRIES) + 2;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < v->region_count && n < enough; i++)
+        n += region_phase(load_relaxed(&v->regions[i].state)) == REGION_FREE; /* relaxed: decides about thrift only */
+    return n < enough;
+}
+
 static bool window_over(const struct idem_view *v, const struct idem_region_shm *r, unsigned klass, int64_t now_ms)
 {
     if (klass == CLASS_NEVER || klass == CLASS_CLAIMS)
@@ -243,19 +269,19 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
                              int64_t now_ms, struct idem_space *space)
 {
     struct idem_view *v = ctx->v;
-    bool large = bytes > UINT64_C(1) << (v->chunk_shift - 2);
+    /* A large entry lies by itself; so does a small one of a class that the lane has no place for. */
+    struct idem_lane_chunk_shm *c = bytes > UINT64_C(1) << (v->chunk_shift - 2) ? NULL : place_for(ctx, klass);
     uint64_t from, to;
     unsigned generation;
     if (index >= v->region_count || !enter_region(ctx, index, 0, expiry_ms, now_ms) ||
-        !take_span(ctx, index, bytes, large, &from, &to, &generation))
+        !take_span(ctx, index, bytes, c == NULL, &from, &to, &generation))
         return false;
-    if (large) {
+    if (c == NULL) {
         fill(ctx, index, generation, from, true, space);
+        ctx->want_sweep |= from >> v->chunk_shift != to >> v->chunk_shift;
         return true;
     }
     bool shared = from % (UINT64_C(1) << v->chunk_shift) != 0;
-    bool found;
-    struct idem_lane_chunk_shm *c = find_chunk(ctx, klass, &found);
     /* relaxed: the lane's own. place is cleared first: one who dies in between leaves no place with another's span. */
     store_relaxed(&c->place, 0);
     store_relaxed(&c->span, to << 32 | (from + bytes)); /* relaxed: as above */
@@ -268,7 +294,7 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
     return true;
 }
 
-/* From the region that is open for a class; its hint goes if that region has no room any more. */
+/* From the region that is open for a class; if it is the entry's own class, the hint goes when that region has no room any more. */
 static bool from_class(struct idem_ctx *ctx, unsigned from, unsigned klass, uint64_t bytes, int64_t expiry_ms,
                        int64_t now_ms, struct idem_space *space)
 {
@@ -278,10 +304,11 @@ static bool from_class(struct idem_ctx *ctx, unsigned from, unsigned klass, uint
     if (open == 0)
         return false;
     uint32_t index = (uint32_t)(open - 1);
-    if (index < v->region_count && !window_over(v, &v->regions[index], from, now_ms) &&
+    if (index < v->region_count && (!window_over(v, &v->regions[index], from, now_ms) || idem_arena_scarce(v)) &&
         from_open_region(ctx, index, klass, bytes, expiry_ms, now_ms, space))
         return true;
-    cas_relaxed(hint, &open, 0); /* relaxed: a hint */
+    if (from == klass)
+        cas_relaxed(hint, &open, 0); /* relaxed: a hint */
     return false;
 }
 
@@ -299,54 +326,70 @@ static bool from_own_class(struct idem_ctx *ctx, unsigned klass, uint32_t keep, 
     return false;
 }
 
-/* Longer-lived classes first, the nearest first: they need no raise. Then shorter ones. Those that never expire come last: what lies
-   there comes back by compaction only. */
-static bool from_other_class(struct idem_ctx *ctx, unsigned klass, uint64_t bytes, int64_t expiry_ms, int64_t now_ms,
-                             struct idem_space *space)
+/* Classes from..to (not below CLASS_NEVER + 1), the nearest first. */
+static bool from_classes(struct idem_ctx *ctx, unsigned from, unsigned to, unsigned klass, uint64_t bytes,
+                         int64_t expiry_ms, int64_t now_ms, struct idem_space *space)
 {
-    for (unsigned other = klass + 1; other < IDEM_CLASSES && klass != CLASS_NEVER; other++)
-        if (from_class(ctx, other, klass, bytes, expiry_ms, now_ms, space))
+    for (unsigned other = from; other != to; other += from < to ? 1 : -1u)
+        if (other > CLASS_NEVER && other < IDEM_CLASSES && other != klass &&
+            from_class(ctx, other, klass, bytes, expiry_ms, now_ms, space))
             return true;
-    for (unsigned other = klass == CLASS_NEVER ? IDEM_CLASSES - 1 : klass - 1;
-         other > CLASS_NEVER && other < IDEM_CLASSES; other--)
-        if (from_class(ctx, other, klass, bytes, expiry_ms, now_ms, space))
-            return true;
-    return klass != CLASS_NEVER && from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space);
+    return false;
 }
 
-/* So few free regions that a class without an open one should share another class's rather than open its own. */
-static bool few_free(const struct idem_view *v)
+/* Does the class fill regions of its own? Then it had better go on with another one. */
+static bool has_region(const struct idem_view *v, unsigned klass)
 {
-    uint32_t enough = kept_free(v, FOR_CLAIM) + (v->region_count / 8 < TRIES ? v->region_count / 8 : TRIES) + 2;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < v->region_count && n < enough; i++)
-        n += region_phase(load_relaxed(&v->regions[i].state)) == REGION_FREE; /* relaxed: decides about thrift only */
-    return n < enough;
+    for (uint32_t i = 0; i < v->region_count; i++) {
+        /* relaxed: decides about thrift only */
+        uint64_t state = load_relaxed(&v->regions[i].state), meta = load_relaxed(&v->regions[i].meta);
+        if (region_phase(state) == REGION_OPEN && meta >> 48 == region_generation(state) && meta_class(meta) == klass)
+            return true;
+    }
+    return false;
+}
+
+/* Few regions are free: classes share. A longer-lived one needs no raise. A shorter-lived one would be held for long by a single answer:
+   only for a class that is rare. Those that never expire come last: what lies there comes back by compaction only. */
+static bool from_shared(struct idem_ctx *ctx, unsigned klass, uint32_t keep, uint64_t bytes, int64_t expiry_ms,
+                        int64_t now_ms, struct idem_space *space)
+{
+    struct idem_view *v = ctx->v;
+    if (klass == CLASS_NEVER)
+        return from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space) ||
+               from_classes(ctx, IDEM_CLASSES - 1, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space);
+    return from_classes(ctx, klass + 1, klass + 1 + NEAR_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||
+           from_own_class(ctx, klass, kept_free(v, FOR_CLAIM) + 2, bytes, expiry_ms, now_ms, space) ||
+           (has_region(v, klass) && from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space)) ||
+           from_classes(ctx, klass + 1, IDEM_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||
+           from_classes(ctx, klass - 1, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space) ||
+           from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space);
 }
 
 int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose purpose, uint64_t bytes,
                        int64_t expiry_ms, int64_t now_ms, struct idem_space *space)
 {
     struct idem_view *v = ctx->v;
-    bool found;
     /* Rather refuse new work than store its outcome without a body. */
     if (purpose == FOR_CLAIM && unlikely(load_relaxed(&v->generation->answers_refused) != 0)) { /* relaxed: as below */
         idem_arena_leave(ctx);
         return IDEM_E_FULL;
     }
-    struct idem_lane_chunk_shm *c = find_chunk(ctx, klass, &found);
-    if (likely(found) && likely(from_chunk(ctx, c, bytes, expiry_ms, now_ms, space)))
+    struct idem_lane_chunk_shm *c = find_chunk(ctx, klass);
+    if (likely(c != NULL) && likely(from_chunk(ctx, c, bytes, expiry_ms, now_ms, space)))
         return IDEM_OK;
     uint32_t keep = kept_free(v, purpose);
     if (from_class(ctx, klass, klass, bytes, expiry_ms, now_ms, space))
         return IDEM_OK;
-    bool shares = klass != CLASS_CLAIMS && few_free(v);
-    if ((shares && from_other_class(ctx, klass, bytes, expiry_ms, now_ms, space)) ||
-        from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space))
+    if (klass != CLASS_CLAIMS && idem_arena_scarce(v) && from_shared(ctx, klass, keep, bytes, expiry_ms, now_ms, space))
+        return IDEM_OK;
+    if (from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space))
         return IDEM_OK;
     /* The claims' region is the last resort: what stays there for long is moved out of it by the sweep. A moved claim may go anywhere. */
-    if (purpose != FOR_CLAIM && (from_class(ctx, CLASS_CLAIMS, klass, bytes, expiry_ms, now_ms, space) ||
-                                 (!shares && from_other_class(ctx, klass, bytes, expiry_ms, now_ms, space))))
+    if (purpose != FOR_CLAIM &&
+        ((klass != CLASS_CLAIMS && from_class(ctx, CLASS_CLAIMS, klass, bytes, expiry_ms, now_ms, space)) ||
+         from_classes(ctx, CLASS_NEVER + 1, IDEM_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||
+         (klass != CLASS_NEVER && from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space))))
         return IDEM_OK;
     if (purpose == FOR_ANSWER && bytes <= UINT64_C(1) << v->chunk_shift)
         store_relaxed(&v->generation->answers_refused, 1); /* relaxed: decides about thrift only */

@@ -113,8 +113,15 @@ static void settle_tentative(struct idem_ctx *ctx, struct idem_found *f)
 struct tally {
     uint64_t pass; /* of the cursor that it loaded */
     uint64_t used;
-    bool put_off; /* a slot was left to a later pass */
+    bool put_off;  /* a slot was left to a later pass */
+    bool thorough; /* memory is scarce: free what is gone wherever it lies, so that its region is seen to empty */
 };
+
+/* A look without a hold; who frees the slot looks again. */
+static bool seems_gone(const struct idem_view *v, struct idem_found *f)
+{
+    return word_final(f->word) && idem_entry_load(v, f->word, &f->entry) && idem_index_gone(f, idem_view_now_ms(v));
+}
 
 /* True: the slot names no draining region (any more), or one that this pass does not count for. A forgotten key's slot is freed
    wherever it points, so that its region is seen to empty. */
@@ -131,7 +138,7 @@ static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, st
             return true;
         uint64_t state = load_acquire(&v->regions[region].state); /* P5 acquire: after the cursor was loaded */
         bool leaving = region_draining(state) && region_generation(state) == word_generation(f.word);
-        if (!leaving && word_state(f.word) != WORD_FORGOTTEN) {
+        if (!leaving && word_state(f.word) != WORD_FORGOTTEN && !(t->thorough && seems_gone(v, &f))) {
             t->used++;
             return true;
         }
@@ -153,7 +160,7 @@ static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, st
         int64_t now_ms = idem_view_now_ms(v);
         if (idem_index_gone(&f, now_ms) && idem_index_free(ctx, &f, now_ms))
             return true;
-        if (!leaving) { /* forgotten in this very tick: a later pass */
+        if (!leaving) { /* its token is of this very tick, or it isn't gone after all: a later pass */
             t->used++;
             return true;
         }
@@ -219,7 +226,7 @@ static bool pass_step(struct idem_ctx *ctx, bool *put_off)
         return false;
     }
     uint64_t from = (uint64_t)(slice - 1) * SLICE_BUCKETS, to = from + SLICE_BUCKETS;
-    struct tally t = {.pass = cursor_pass(cursor)};
+    struct tally t = {.pass = cursor_pass(cursor), .thorough = idem_arena_scarce(v)};
     if (to > v->bucket_count)
         to = v->bucket_count;
     bool done = true;
