@@ -113,7 +113,7 @@ static void print_gauges(const char *path, const idem_stats_data *s)
         {"idem_slots", "Slots of the index.", s->slots},
         {"idem_slots_used", "Slots in use, as of the last pass.", s->slots_used},
         {"idem_bytes", "Space of all files of the store.", s->bytes_total},
-        {"idem_huge_bytes", "Of that, in huge pages.", s->bytes_huge},
+        {"idem_huge_bytes", "Of that, mapped in huge pages by the process that printed this.", s->bytes_huge},
         {"idem_region_bytes", "Size of a memory region.", s->region_bytes},
         {"idem_response_max_bytes", "Largest answer that is kept whole.", s->response_max_bytes},
         {"idem_processes", "Handles open.", s->processes},

@@ -77,7 +77,7 @@ static void print_memory(const char *path, const idem_stats_data *s)
     }
     label("huge pages");
     if (s->bytes_huge > 0) {
-        printf("%s, %s of it\n", cli_size_text(s->bytes_huge, a), look_percent_text(s->bytes_huge, s->bytes_total, b));
+        printf("yes; this command has %s of them mapped\n", cli_size_text(s->bytes_huge, a));
         return;
     }
     struct look_huge advice;

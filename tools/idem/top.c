@@ -220,8 +220,8 @@ static void print_head(FILE *out, const struct top *t)
             look_percent_text(hits_now, asked_now, a), look_rate_text(rate(t, asked, asked_before), b),
             look_percent_text(s->replayed, asked, c), look_count_text(asked, d));
 
-    fprintf(out, "space     %s, %s of it in huge pages; ", cli_size_text(s->bytes_total, a),
-            s->bytes_huge > 0 ? look_percent_text(s->bytes_huge, s->bytes_total, b) : "none");
+    fprintf(out, "space     %s, %s; ", cli_size_text(s->bytes_total, a),
+            s->bytes_huge > 0 ? "in huge pages" : "no huge pages");
     fprintf(out, "%" PRIu32 " of %" PRIu32 " handles, %" PRIu32 " of %" PRIu32 " lanes\n", s->processes,
             s->processes_max, s->lanes, s->lanes_max);
 }
