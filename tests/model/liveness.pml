@@ -114,12 +114,27 @@ raise:
     atomic {
         x = incarnation;
         if
-        :: x % 2 == 1 && DROPPED(REAP_THEN_LOCK) -> x = x + 1; incarnation = x
         :: x % 2 == 1 && DROPPED(ODD_AFTER_LOCK) -> goto raised
-        :: x % 2 == 1 && !DROPPED(REAP_THEN_LOCK) && !DROPPED(ODD_AFTER_LOCK) -> goto refused
         :: else
         fi
     }
+    if
+    :: x % 2 == 1 -> /* who holds the byte and did not raise it knows that its owner is dead */
+        atomic {
+            if
+            :: incarnation == x -> incarnation = x + 1
+            :: else
+            fi
+        }
+        atomic {
+            x = incarnation;
+            if
+            :: x % 2 == 1 -> goto refused
+            :: else
+            fi
+        }
+    :: else
+    fi;
     atomic {
         if
         :: incarnation == x -> incarnation = x + 1; x = x + 1

@@ -34,6 +34,7 @@ c_code {
     lives = parameter("LIVES"); most_passes = parameter("PASSES"); \
     most_put_off = parameter("PUT_OFF"); }
 #define DROPPED(rule) (drop == rule)
+#define GOTO_IF(condition, label) if :: condition -> goto label :: else fi
 #define CHECK_1 1            /* no writer is active in a draining region when its pass begins */
 #define CHECK_2 2            /* nobody compares a word of a region when it becomes free */
 #define WRITE_HAZARD_FIRST 3 /* a writer sets its hazard before it looks at the region's state */
@@ -280,35 +281,20 @@ inline unhazarded(compare_too) {
     do
     :: atomic { l == LANES -> l = 0; break }
     :: else ->
-        atomic { /* the code loads the owner first, and again if it seems dead */
-            o = owner[l];
+        atomic { named = hazard_write[l] || (compare_too && hazard_compare[l]) }
+        atomic { /* the owner is loaded after the hazard: it is who set it, or somebody later */
             if
-            :: DROPPED(JUDGE_AFTER_STATE) -> o_dead = known_dead[l]
-            :: else -> o_dead = dead[o]
+            :: named && !dead[owner[l]] && !(DROPPED(JUDGE_AFTER_STATE) && known_dead[l]) -> l = 0; named = 0; goto rest
+            :: else -> l++; named = 0
             fi
-        }
-        atomic {
-            named = hazard_write[l] || (compare_too && hazard_compare[l]);
-            if
-            :: named && !o_dead -> l = 0; o = 0; goto rest
-            :: named && o_dead && DROPPED(JUDGE_AFTER_STATE) -> named = 0
-            :: else
-            fi
-        }
-        atomic {
-            if
-            :: named && owner[l] != o -> l = 0; o = 0; named = 0; o_dead = 0; goto rest
-            :: else
-            fi;
-            l++; o = 0; named = 0; o_dead = 0
         }
     od
 }
 
 /* passes: makes passes all the time, for other regions' sake, and does nothing else. */
 proctype sweeper(byte lane; bool passes) provided (!dying) {
-    byte g, at_life, n_generation, n_pass, n_count, c_pass, c_slice, w, l, o, in, out;
-    bool named, o_dead, known_dead[LANES];
+    byte g, at_life, n_generation, n_pass, n_count, c_pass, c_slice, w, l, in, out;
+    bool named, known_dead[LANES];
 
 rest:
     atomic {
@@ -347,7 +333,19 @@ sweep_draining:
        goto helping
     fi;
 
-open:
+open: /* a note with this generation is of an earlier life: nobody drains what is not open */
+    atomic {
+        n_generation = note_generation; n_pass = note_pass; n_count = note_count;
+        GOTO_IF(note_generation != g || DROPPED(NOTE_CLEARED), opening)
+    }
+    atomic {
+        if
+        :: note_generation == n_generation && note_pass == n_pass && note_count == n_count ->
+            note_generation = 255; note_pass = 0; note_count = 0
+        :: else
+        fi
+    }
+opening:
     atomic {
         if
         :: phase == FREE && generation == g -> phase = OPEN; life++
@@ -425,12 +423,6 @@ retire:
     :: DROPPED(CHECK_2)
     :: else -> unhazarded(1)
     fi;
-    atomic {
-        if
-        :: DROPPED(NOTE_CLEARED)
-        :: else -> note_pass = 0; note_count = 0; note_generation = 255
-        fi
-    }
     atomic {
         if
         :: phase == RETIRING && life == at_life ->
