@@ -138,7 +138,7 @@ refuted claim IN_PLACE PRESET=2
 
 build region region
 export DEATHS=1 SWEEPERS=1 ROLES0=3 ROLES1=0 LIVES=3 PASSES=4 PUT_OFF=0
-holds region 1500000 "three lives of two generations, a worker that writes and compares dies, the next has its lane"
+holds region 1400000 "three lives of two generations, a worker that writes and compares dies, the next has its lane"
 refuted region CHECK_1
 refuted region CHECK_2
 refuted region WRITE_HAZARD_FIRST
@@ -154,7 +154,7 @@ refuted region FILLED_BEFORE
 refuted region SPAN_FIRST
 refuted region COUNTS_BY_LIFE
 export DEATHS=0 SWEEPERS=2 ROLES0=1 LIVES=1 PASSES=2 PUT_OFF=1
-holds region 1400000 "two sweepers, another pass under way, no room to move"
+holds region 1180000 "two sweepers, another pass under way, no room to move"
 refuted region WHOLE_PASS
 refuted region NOTE_AFTER_CHECK_1
 refuted region CURSOR_THEN_STATE
