@@ -4,6 +4,8 @@
  */
 #include "arena/entry.h"
 
+#include "base/point.h"
+
 _Static_assert(ENTRY_RESPONSE_WORDS * 8 == 56, "segment/geometry.c sizes stores by it");
 
 bool idem_entry_load(const struct idem_view *v, uint64_t w, struct idem_entry *e)
@@ -51,6 +53,8 @@ bool idem_entry_load(const struct idem_view *v, uint64_t w, struct idem_entry *e
         }
     }
     uint64_t bytes = idem_entry_bytes(e->kind, e->key_bytes, idem_entry_answer_bytes(e), e->mark_bytes);
+    if (IDEM_FAULT("entry.unchecked"))
+        return true;
     uint64_t region_bytes = UINT64_C(1) << v->region_shift;
     uint64_t offset = (unit * IDEM_UNIT_BYTES) & (region_bytes - 1);
     return e->kind >= ENTRY_CLAIM && e->kind <= ENTRY_TRANSIENT && e->key_bytes >= 1 && e->key_bytes <= IDEM_KEY_MAX &&

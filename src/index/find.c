@@ -20,6 +20,8 @@ bool idem_index_help(struct idem_ctx *ctx, uint64_t home, uint64_t h)
     uint64_t w = load_acquire(slot); /* P1 acquire: which state is it in? */
     if (w == 0 || word_state(w) != WORD_TENTATIVE)
         return true;
+    if (IDEM_FAULT("help.refused"))
+        return false;
     /* In this order: the word is held before it is known to be there, and the header is known to name it after that. */
     idem_hazard_compare(ctx, w);
     bool same = load_seq_cst(slot) == w &&                   /* P4 seq_cst: hazard, then slot; P1 acquire */
@@ -52,6 +54,7 @@ static enum match match(const struct idem_view *v, const struct idem_index_key *
     bool sound = idem_entry_load(v, f->word, &f->entry);
     bool same = sound && f->entry.key_bytes == key->key_bytes && f->entry.scope_bytes == key->scope_bytes &&
                 idem_shared_equal(idem_entry_key(&f->entry), key->framed, key->key_bytes);
+    same |= sound && IDEM_FAULT("key.not_compared");
     if (!idem_index_unchanged(f))
         return AGAIN;
     return !sound ? DAMAGED : same ? SAME : OTHER;
@@ -139,7 +142,8 @@ int idem_index_at(struct idem_ctx *ctx, uint64_t place, uint64_t token, uint64_t
             return idem_fail(IDEM_E_CORRUPT,
                              "generation: bucket %llu slot %u names bytes that are no entry; run idem verify",
                              (unsigned long long)b, s);
-        return f->entry.token == token && real_hash == hash ? FIND_PRESENT : FIND_ABSENT;
+        bool same = (f->entry.token == token && real_hash == hash) || IDEM_FAULT("fence.ignored");
+        return same ? FIND_PRESENT : FIND_ABSENT;
     }
     return FIND_ABSENT;
 }

@@ -22,6 +22,8 @@ static bool change(struct idem_found *f, uint64_t next)
     uint64_t old = f->word;
     if (word_state(next) != WORD_IN_PROGRESS || next == 0)
         next &= ~WORD_WAITERS;
+    if (IDEM_FAULT("swap.blind"))
+        old = load_acquire(f->slot); /* P1 acquire: a seeded fault takes whatever is there for the expected word */
     if (!cas_acq_rel(f->slot, &old, next)) /* P1 release: the new entry's bytes, or the rescue words */
         return false;
     IDEM_POINT("swap.swapped");
@@ -99,7 +101,7 @@ static bool find_free(struct idem_ctx *ctx, const struct idem_gap *gap, int64_t 
                       unsigned *slot, unsigned *distance)
 {
     struct idem_view *v = ctx->v;
-    bool evict = v->fixed.when_full == IDEM_FULL_EVICT;
+    bool evict = v->fixed.when_full == IDEM_FULL_EVICT || IDEM_FAULT("full.evicts");
     for (unsigned d = 0; d <= IDEM_DISTANCE_MAX; d++) {
         uint64_t b = bucket_after(v, gap->home, d);
         for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
@@ -158,7 +160,7 @@ int idem_index_insert(struct idem_ctx *ctx, const struct idem_index_key *key, co
     uint64_t h = gap->header, mine = w;
     unsigned reach = header_reach(h) > distance ? header_reach(h) : distance;
     uint64_t next = header_make(header_version(h) + 1, reach, true, distance, slot);
-    if (!cas_acq_rel(header, &h, next)) { /* P2 release: the reserved slot */
+    if (!cas_acq_rel(header, &h, next) && !IDEM_FAULT("claim.blind")) { /* P2 release: the reserved slot */
         cas_acq_rel(at, &mine,
                     0); /* P1 release: nothing of it was seen; it is still ours, nobody clears a living writer's */
         IDEM_POINT("claim.given_back");

@@ -141,7 +141,7 @@ static int fill_root_const(const idem_options *o, struct idem_root_const *f)
     if (e != IDEM_OK)
         return e;
     int64_t host_ms = idem_clock_shifted_ms(idem_clock_namespace_shift_ns());
-    f->created_ms = idem_clock_wall_ms();
+    f->created_ms = IDEM_FAULT("clock.from_zero") ? 1 : idem_clock_wall_ms();
     f->clock_base_ms = f->created_ms - host_ms;
     f->ttl_ms = o->ttl_ms;
     f->lease_ms = o->lease_ms;

@@ -94,7 +94,7 @@ static struct idem_lane_shm *try_take(struct idem_view *v, uint32_t i, bool from
 {
     struct idem_lane_shm *lane = &v->lanes[i];
     uint64_t owner = load_acquire(&lane->owner); /* P8 acquire: what the last owner did */
-    if (owner != 0 && (!from_dead || !idem_process_dead(&v->process, owner)))
+    if (owner != 0 && (!from_dead || IDEM_FAULT("lane.kept") || !idem_process_dead(&v->process, owner)))
         return NULL;
     raise_high(v, i + 1);
     if (!cas_acq_rel(&lane->owner, &owner, v->process.owner)) /* P8 acquire: as above */

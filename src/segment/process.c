@@ -38,6 +38,8 @@ bool idem_process_dead(const struct idem_process *p, uint64_t owner)
     uint32_t slot = idem_owner_slot(owner);
     if (owner == p->owner && owner != 0)
         return false; /* invariant 3 */
+    if (IDEM_FAULT("death.ignored") || IDEM_FAULT("life.ignored"))
+        return IDEM_FAULT("life.ignored");
     if (slot >= p->table_size)
         return true;                                        /* no such slot: nobody can hold it */
     uint64_t x = load_acquire(&p->table[slot].incarnation); /* P7 acquire: the lock was taken before it became odd */

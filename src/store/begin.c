@@ -57,7 +57,7 @@ enum idem_lost_reason idem_lost(const struct idem_view *v, const struct idem_fou
     case WORD_RELEASED:
         return IDEM_LOST_RELEASED;
     case WORD_IN_PROGRESS:
-        if (now_ms >= e->lease_end_ms)
+        if (now_ms >= e->lease_end_ms && !IDEM_FAULT("lease.ignored"))
             return IDEM_LOST_LEASE;
         return !(e->flags & ENTRY_LEASE_ONLY) && idem_process_dead(&v->process, e->owner) ? IDEM_LOST_DEAD
                                                                                           : IDEM_LOST_NONE;
@@ -145,7 +145,7 @@ static int claim_over(struct idem_ctx *ctx, const struct idem_ask *ask, struct i
         e.attempt = old->attempt < UINT16_MAX ? old->attempt + 1 : UINT16_MAX;
         e.lost_token = old->lost_token;
         e.flags |= old->flags & ~(ENTRY_HOLD | ENTRY_LEASE_ONLY);
-        if (reason != IDEM_LOST_NONE) {
+        if (reason != IDEM_LOST_NONE && !IDEM_FAULT("loss.forgotten")) {
             e.lost_token = old->token;
             e.flags = ENTRY_WITH_REASON(e.flags | ENTRY_LOST_BEFORE, reason);
         } else if (word_state(f->word) == WORD_RERUN) {
@@ -153,11 +153,11 @@ static int claim_over(struct idem_ctx *ctx, const struct idem_ask *ask, struct i
             e.flags &= ENTRY_HOLD | ENTRY_LEASE_ONLY;
         }
         /* A transient answer stays findable for those who waited on it, until the claim after this one. */
-        if (old->kind == ENTRY_TRANSIENT)
+        if (old->kind == ENTRY_TRANSIENT && !IDEM_FAULT("transient.forgotten"))
             e.previous = f->word;
-        e.mark_bytes = old->mark_bytes;
+        e.mark_bytes = IDEM_FAULT("mark.forgotten") ? 0 : old->mark_bytes;
         idem_copy_out(mark, idem_entry_mark(old), old->mark_bytes);
-        int r = idem_reply_mark(f, reply, room);
+        int r = e.mark_bytes != 0 ? idem_reply_mark(f, reply, room) : IDEM_OK;
         if (r != IDEM_OK)
             return r == 1 ? AGAIN : r;
     }
@@ -241,7 +241,7 @@ static int judge_running(struct idem_ctx *ctx, const struct idem_ask *ask, struc
         }
         return IDEM_IN_PROGRESS;
     }
-    if ((e->flags & ENTRY_HOLD) || (ask->flags & IDEM_HOLD))
+    if (((e->flags & ENTRY_HOLD) || (ask->flags & IDEM_HOLD)) && !IDEM_FAULT("hold.ignored"))
         return unknown(ctx, f, reason, now_ms, reply, room);
     return claim_over(ctx, ask, f, true, reason, claim, reply, room);
 }

@@ -63,6 +63,8 @@ static int rescue(struct idem_ctx *ctx, struct idem_found *f, const idem_respons
     struct idem_a64 *at = f->entry.at;
     uint64_t mine = arbiter_of(ctx);
     uint64_t seen = 0;
+    if (IDEM_FAULT("rescue.refused"))
+        return IDEM_E_FULL;
     /* relaxed on the words below: the CAS on the slot's state publishes them */
     while (!cas_relaxed(&at[ENTRY_RESCUE_AT], &seen, mine)) { /* relaxed: as above */
         if (seen == mine)
@@ -190,6 +192,8 @@ static int complete(struct idem_ctx *ctx, const idem_claim *claim, const idem_re
             return e;
         unsigned state = word_state(f.word);
         bool said_transient = e == FIND_PRESENT && state == WORD_ABANDONED && f.entry.kind == ENTRY_TRANSIENT;
+        if (e == FIND_PRESENT && IDEM_FAULT("answer.overwritten"))
+            state = WORD_IN_PROGRESS;
         if ((e == FIND_PRESENT && state == WORD_COMPLETED) || (said_transient && (r->flags & IDEM_RESPONSE_TRANSIENT)))
             return IDEM_OK; /* said before */
         if (e == FIND_ABSENT || state != WORD_IN_PROGRESS) {

@@ -1,5 +1,6 @@
 /* store/handle.c - see handle.h. */
 #include "store/handle.h"
+#include "base/point.h"
 
 #include "base/cancel.h"
 
@@ -342,7 +343,8 @@ int idem_key_prepare(const struct idem_view *v, const idem_key *key, uint8_t byt
 bool idem_make_room(struct idem_ctx *ctx)
 {
     uint64_t before = load_relaxed(&ctx->lane->counters[COUNT_SWEPT_REGIONS]); /* relaxed: the lane's own */
-    bool evicting = ctx->v->fixed.when_full == IDEM_FULL_EVICT && idem_arena_evict_one(ctx);
+    bool evict = ctx->v->fixed.when_full == IDEM_FULL_EVICT || IDEM_FAULT("full.evicts");
+    bool evicting = evict && idem_arena_evict_one(ctx);
     idem_arena_leave(ctx);
     bool more = idem_sweep(ctx, MAKE_ROOM_US, 2);
     return more || evicting ||

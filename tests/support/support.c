@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -441,8 +442,11 @@ void support_verify(const char *dir)
 pid_t support_spawn(void (*fn)(void *ctx), void *ctx)
 {
     fflush(NULL);
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* whatever happens to its parent, no child is left behind */
+        if (getppid() != parent && getpid() != 1)
+            _exit(0);
         fn(ctx);
         fflush(NULL);
         _exit(0);
@@ -503,4 +507,24 @@ void support_in_child(void (*fn)(void *ctx), void *ctx)
         print_error("in a child: %s\n", support_why());
     support_forget_why();
     CHECK_IS(how, 0);
+}
+
+void support_promise(void (*check)(void *dir), const char *const faults[])
+{
+    support_in_child(check, (void *)(uintptr_t)support_dir());
+    CHECK(faults[0] != NULL);
+    for (int i = 0; faults[i] != NULL; i++) {
+        support_forget_why();
+        support_fault(faults[i]);
+        int how = support_reap(support_spawn(check, (void *)(uintptr_t)support_dir()), SUPPORT_PATIENCE_MS);
+        uint64_t seen = support_fault_seen();
+        support_fault(NULL);
+        if (how != SUPPORT_FAILED || seen == 0)
+            print_error("seeded fault %s is not caught (met %lu times, the check ended with %d)\n", faults[i],
+                        (unsigned long)seen, how);
+        CHECK(seen > 0);
+        CHECK_IS(how, SUPPORT_FAILED);
+        print_message("caught: %s: %s\n", faults[i], support_why());
+        support_forget_why();
+    }
 }

@@ -100,7 +100,7 @@ void support_verify(const char *dir);
 
 #define SUPPORT_PATIENCE_MS 60000 /* how long anything may take before it counts as stuck */
 
-/* Runs fn(ctx) in a forked child, which ends with status 0 after it. */
+/* Runs fn(ctx) in a forked child, which ends with status 0 after it, and is killed when its parent ends. */
 pid_t support_spawn(void (*fn)(void *ctx), void *ctx);
 
 /* How a child ended: its exit status, 1000 + signal, or SUPPORT_STUCK (it was then killed). It is reaped. */
@@ -122,6 +122,10 @@ void support_in_child(void (*fn)(void *ctx), void *ctx);
 void support_fault(const char *name);
 /* How often the fault was asked for since it was set: 0 means the check never came near it. */
 uint64_t support_fault_seen(void);
+
+/* A promise of the library: check() must succeed in a child, and fail there with each of the seeded faults, which must have been
+   come near to (the list ends with NULL). Says what was caught. check gets a path for a store. */
+void support_promise(void (*check)(void *dir), const char *const faults[]);
 
 /* At the nth passing (1: the next) of the named point in this process call fn(ctx). Children inherit it. name NULL: none.
    name "*": any point. Only one is set at a time. */
