@@ -228,6 +228,8 @@ static void a_lost_claim_with_no_place_to_go_holds_back_nothing_but_itself(void 
     struct idem_space space;
     unsigned pieces = (unsigned)support_stats(store).regions_free * 16;
     CHECK_IS(idem_enter(store, &op), IDEM_OK);
+    for (unsigned c = CLASS_NEVER; c < IDEM_CLASSES; c++) /* not into the region of the answers above */
+        store_relaxed(&op.ctx.v->generation->open[c], 0);
     for (unsigned i = 0; i < pieces; i++) {
         CHECK_IS(idem_arena_reserve(&op.ctx, CLASS_NEVER, FOR_SWEEP, 4096, ENTRY_TIME_MAX, idem_view_now_ms(op.ctx.v),
                                     &space),

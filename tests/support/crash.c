@@ -126,7 +126,8 @@ static void on_point(const char *name)
         mine->trace[mine->traced] = (uint8_t)point;
     mine->traced++;
     for (unsigned i = 0; i < steps_n; i++)
-        if (steps[i].point == point && steps[i].nth == passed) {
+        if ((steps[i].point == point && steps[i].nth == passed) ||
+            (steps[i].point == CRASH_ANY && steps[i].nth == mine->traced)) {
             store_release(&mine->step, i + 1);
             raise(steps[i].deed == CRASH_KILL ? SIGKILL : SIGSTOP);
         }

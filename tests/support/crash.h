@@ -28,6 +28,9 @@ int crash_point(const char *name); /* its number; -1: no such point */
 
 enum crash_deed { CRASH_KILL, CRASH_STOP };
 
+#define CRASH_ANY  (-2) /* any point: the nth that is passed at all */
+#define CRASH_NONE (-1)
+
 /* At the nth passing of a point, counted from crash_arm(). Steps are independent of each other. */
 struct crash_step {
     int point;
@@ -45,6 +48,7 @@ struct crash_page {
     int verdict;      /* what the operation under test returned */
     idem_claim claim; /* the claim it works on or received; token 0: none */
     /* What came of acting on that claim late (see stage.h). */
+    bool late; /* what follows was tried */
     int late_renew, late_mark, late_complete, late_abandon;
 };
 
@@ -53,7 +57,7 @@ struct crash_victim {
     struct crash_page *page;
 };
 
-/* Starts fn(page, ctx) in a child with these steps (at most 4; those with a negative point are ignored). The page is zeroed first. */
+/* Starts fn(page, ctx) in a child with these steps (at most 4; those of CRASH_NONE are ignored). The page is zeroed first. */
 struct crash_victim *crash_start(void (*fn)(struct crash_page *page, void *ctx), void *ctx,
                                  const struct crash_step *steps, unsigned n);
 

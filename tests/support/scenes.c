@@ -31,6 +31,7 @@ struct cast {
 static void act_late(struct crash_page *page, idem_store *store)
 {
     /* What a program does that doesn't know how late it is. */
+    page->late = true;
     page->late_renew = idem_renew(store, &page->claim, 0);
     page->late_mark = idem_mark(store, &page->claim, "late", 4);
     page->late_complete = support_complete(store, &page->claim, 200, "late");

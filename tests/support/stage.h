@@ -38,7 +38,7 @@ struct stage {
     idem_claim old[8];           /* claims on the key that are over, if a newer attempt exists */
     unsigned old_n;
     idem_claim owned; /* other's claim on the key, token 0: none */
-    bool evicts, full;
+    bool evicts, full, slept; /* slept: leases and more may be over */
     uint64_t swept; /* regions recycled before the storms */
 };
 
@@ -76,7 +76,9 @@ void stage_dead_claim(struct stage *st, unsigned k, const char *mark, uint32_t f
 void stage_advance(struct stage *st, int64_t ms);
 /* Sweeps till nothing is left to do. */
 void stage_maintain(struct stage *st);
-/* Short-lived traffic that fills regions and lets them expire, `rounds` times. */
+/* Short-lived traffic that fills two regions, and 4 s until it has expired. */
+void stage_traffic(struct stage *st);
+/* Traffic and a sweep after it, `rounds` times. */
 void stage_storm(struct stage *st, unsigned rounds);
 /* Regions recycled since stage_open() or the last call of stage_mark_swept(). */
 uint64_t stage_swept(struct stage *st);
