@@ -100,7 +100,7 @@ static unsigned next_phase(const struct idem_view *v, uint32_t index, uint64_t s
                            struct idem_survey *s)
 {
     const struct idem_region_shm *r = &v->regions[index];
-    bool over = region_expiry(state) != ENTRY_TIME_MAX && now_ms >= region_expiry(state);
+    bool over = region_expiry(state) != ENTRY_TIME_MAX && now_ms >= region_expiry(state) && !IDEM_FAULT("sweep.never");
     uint64_t meta = load_relaxed(&r->meta); /* relaxed: decides about thrift only */
     unsigned klass = (unsigned)(meta >> 40 & 0xff);
     if (over && klass != CLASS_CLAIMS)

@@ -151,12 +151,12 @@ static void other_keys_are_absent(void *dir)
     idem_options o = support_options(16); /* few buckets: many keys share home and tag with one that is there */
     idem_store *store = support_open(dir, &o);
     for (int i = 0; i < 40; i++) {
-        char key[16];
+        char key[32];
         snprintf(key, sizeof key, "there-%d", i);
         support_answer(store, key, i, key);
     }
     for (int i = 0; i < 20000; i++) {
-        char key[16];
+        char key[32];
         snprintf(key, sizeof key, "other-%d", i);
         idem_key k = support_key(key);
         CHECK_IS(idem_lookup(store, &k, NULL), IDEM_E_NO_KEY);
