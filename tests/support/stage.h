@@ -37,9 +37,9 @@ struct stage {
     bool quiet;                  /* without the one in progress */
     idem_claim old[8];           /* claims on the key that are over, if a newer attempt exists */
     unsigned old_n;
-    idem_claim owned; /* other's claim on the key, token 0: none */
+    idem_claim owned;         /* other's claim on the key, token 0: none */
     bool evicts, full, slept; /* slept: leases and more may be over */
-    uint64_t swept; /* regions recycled before the storms */
+    uint64_t swept;           /* regions recycled before the storms */
 };
 
 /* What a peer's idem_begin() on the key must say. */
