@@ -100,6 +100,53 @@ static void a_child_may_complete_its_parents_claim(void **state)
     CHECK_IS(support_complete(store, &shared->claim, 200, "again"), IDEM_OK);
 }
 
+static int wires[2];
+
+static void complete_what_comes_over_the_wire(void *unused)
+{
+    (void)unused;
+    uint8_t wire[IDEM_CLAIM_WIRE_BYTES];
+    idem_claim claim;
+    idem_store *mine = support_attach(shared->dir);
+    close(wires[1]);
+    while (read(wires[0], wire, sizeof wire) == sizeof wire) {
+        CHECK_IS(idem_claim_decode(wire, &claim), IDEM_OK);
+        CHECK_IS(idem_adopt(mine, &claim), IDEM_OK);
+        CHECK_IS(idem_mark(mine, &claim, "taken on", 8), IDEM_OK);
+        CHECK_IS(support_complete(mine, &claim, 200, "by somebody else"), IDEM_OK);
+    }
+    idem_close(mine);
+}
+
+static void a_claim_that_is_sent_to_another_process_is_completed_there(void **state)
+{
+    (void)state;
+    CHECK_IS(pipe2(wires, O_CLOEXEC), 0);
+    pid_t pid = support_spawn(complete_what_comes_over_the_wire, NULL);
+    close(wires[0]);
+    for (int i = 0; i < 100; i++) {
+        uint8_t wire[IDEM_CLAIM_WIRE_BYTES];
+        char key[32];
+        snprintf(key, sizeof key, "job-%d", i);
+        idem_request rq = support_request(key);
+        idem_claim claim;
+        rq.flags = i % 2 == 0 ? IDEM_LEASE_ONLY : 0;
+        CHECK_IS(idem_begin(store, &rq, &claim, NULL), IDEM_CLAIMED);
+        idem_claim_encode(&claim, wire);
+        CHECK_IS(write(wires[1], wire, sizeof wire), sizeof wire);
+        idem_reply reply = IDEM_REPLY_INIT;
+        if (i % 10 == 0) {
+            CHECK_IS(idem_wait(store, &rq, SUPPORT_PATIENCE_MS, &claim, &reply), IDEM_REPLAY);
+            CHECK_BYTES(reply.body, reply.body_bytes, "by somebody else");
+        }
+        idem_reply_free(&reply);
+    }
+    close(wires[1]);
+    wires[1] = -1;
+    CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
+    CHECK_IS(support_stats(store).completed, 100);
+}
+
 static void close_inherited(void *unused)
 {
     (void)unused;
@@ -393,6 +440,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_child_registers_anew_and_claims_stay_with_the_process_that_made_them),
         TEST(a_child_may_complete_its_parents_claim),
+        TEST(a_claim_that_is_sent_to_another_process_is_completed_there),
         TEST(a_child_that_closes_the_handle_closes_its_own),
         TEST(generations_of_children_leave_their_ancestors_lanes_alone),
         TEST(the_end_of_a_childs_thread_does_not_give_back_its_parents_lane),
