@@ -30,10 +30,20 @@ struct verifier {
     char sentence[320];
 };
 
-static void tell_problem(struct verifier *c, const char *where, uint64_t number, const char *what)
+/* at: the shared word that is wrong; it tells the file and the offset. */
+static void tell_problem(struct verifier *c, const char *where, uint64_t number, const void *at, const char *what)
 {
+    const struct idem_view *v = c->v;
+    char name[64] = "root", uuid[33];
+    uint64_t offset = (uint64_t)((const uint8_t *)at - (const uint8_t *)v->root);
+    if (offset >= v->fixed.root_bytes) {
+        idem_uuid_text(v->fixed.uuid, uuid);
+        snprintf(name, sizeof name, "gen-%s-1", uuid);
+        offset = (uint64_t)((const uint8_t *)at - (const uint8_t *)v->generation);
+    }
     c->report->problems++;
-    snprintf(c->sentence, sizeof c->sentence, "%s %llu: %s", where, (unsigned long long)number, what);
+    snprintf(c->sentence, sizeof c->sentence, "%s: byte %llu: %s %llu: %s", name, (unsigned long long)offset, where,
+             (unsigned long long)number, what);
     if (c->report->problem != NULL)
         c->report->problem(c->report->ctx, c->sentence);
 }
@@ -159,15 +169,15 @@ static void check_regions(struct verifier *c)
         uint64_t cursor =
             load_relaxed(&v->regions[i].cursor); /* relaxed: a count for a check that tolerates lateness */
         if (region_phase(state) > REGION_RETIRING || region_generation(state) == 0)
-            tell_problem(c, "region", i, "V8: its state is none that exists");
+            tell_problem(c, "region", i, &v->regions[i].state, "V8: its state is none that exists");
         else if (cursor >> 48 == region_generation(state) && (cursor & LOW48) > UINT64_C(1) << v->region_shift)
-            tell_problem(c, "region", i, "V8: its cursor lies beyond its end");
+            tell_problem(c, "region", i, &v->regions[i].cursor, "V8: its cursor lies beyond its end");
     }
     for (uint32_t i = 0; i < v->fixed.lanes_max; i++) {
         uint64_t w = load_seq_cst(&v->lanes[i].hazard_write);   /* P4 seq_cst: any value will do here */
         uint64_t k = load_seq_cst(&v->lanes[i].hazard_compare); /* P4 seq_cst: as above */
         if (w > v->region_count || k > v->region_count)
-            tell_problem(c, "lane", i, "V9: a hazard names a region that does not exist");
+            tell_problem(c, "lane", i, &v->lanes[i].hazard_write, "V9: a hazard names a region that does not exist");
     }
 }
 
@@ -191,18 +201,18 @@ int idem_verify(const char *dir, idem_report *report)
         for (uint64_t b = 0; b < v->bucket_count; b++) {
             const char *wrong = check_header(v, b);
             if (wrong != NULL)
-                tell_problem(&c, "bucket", b, wrong);
+                tell_problem(&c, "bucket", b, &v->buckets[b].header, wrong);
             for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
                 struct idem_found f = {.slot = &v->buckets[b].slots[s], .place = b * 8 + s};
                 wrong = check_slot(v, &f);
                 report->checked_slots++;
                 if (wrong != NULL)
-                    tell_problem(&c, "slot", f.place, wrong);
+                    tell_problem(&c, "slot", f.place, f.slot, wrong);
                 else if (word_final(f.word) && !idem_index_gone(&f, now_ms))
                     report->keys++;
             }
             if (has_twins(v, b))
-                tell_problem(&c, "bucket", b, "V6: a key of this home has two slots");
+                tell_problem(&c, "bucket", b, &v->buckets[b], "V6: a key of this home has two slots");
         }
         check_regions(&c);
         e = idem_leave(&op, IDEM_OK);

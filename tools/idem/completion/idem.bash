@@ -14,7 +14,8 @@ _idem_values() {
     --huge) compgen -W "auto require off" -- "$current" ;;
     --when-full) compgen -W "refuse evict" -- "$current" ;;
     --on-dup) compgen -W "print drop count" -- "$current" ;;
-    --state) compgen -W "in-progress completed abandoned lost" -- "$current" ;;
+    --state) compgen -W "in-progress completed abandoned lost held" -- "$current" ;;
+    --on-error) compgen -W "stop pass drop" -- "$current" ;;
     --fingerprint) compgen -W "auto" -- "$current" ;;
     --group) compgen -g -- "$current" ;;
     esac
