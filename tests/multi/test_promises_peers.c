@@ -168,6 +168,59 @@ static void a_writer_that_stops_for_hours_corrupts_nothing_when_it_goes_on(void 
     support_promise(sleeping_writer_spoils_nothing, FAULTS("hazard.ignored", "sweep.no_check1"));
 }
 
+static void *stop_and_allocate(void *room, size_t bytes)
+{
+    CHECK(bytes <= 100);
+    raise(SIGSTOP); /* between finding the answer and copying it */
+    return room;
+}
+
+static void read_and_stop(void *dir)
+{
+    static char room[100];
+    idem_store *store = support_attach(dir);
+    idem_request rq = support_request("k");
+    idem_claim none;
+    idem_reply reply = IDEM_REPLY_INIT;
+    rq.wait_token = shared->claim.token;
+    reply.alloc = stop_and_allocate;
+    reply.alloc_ctx = room;
+    CHECK_IS(idem_begin(store, &rq, &none, &reply), IDEM_REPLAY);
+    CHECK_BYTES(reply.body, reply.body_bytes, "the transient answer, which no slot names any more");
+}
+
+static void sleeping_reader_reads_right(void *dir)
+{
+    idem_options o = support_options(1000);
+    idem_store *store = support_open(dir, &o);
+    idem_request rq = support_request("k");
+    idem_claim next;
+    idem_response rs = support_response(503, "the transient answer, which no slot names any more");
+    rs.flags = IDEM_RESPONSE_TRANSIENT;
+    rq.ttl_ms = 5000;
+    rq.lease_ms = IDEM_LEASE_MAX_MS;
+    CHECK_IS(idem_begin(store, &rq, &shared->claim, NULL), IDEM_CLAIMED);
+    CHECK_IS(idem_complete(store, &shared->claim, &rs), IDEM_OK);
+    CHECK_IS(idem_begin(store, &rq, &next, NULL), IDEM_CLAIMED);
+    pid_t pid = support_spawn(read_and_stop, dir);
+    CHECK(support_wait_stopped(pid, SUPPORT_PATIENCE_MS));
+    for (int round = 0; round < 20; round++) {
+        rush(store, round);
+        support_clock_add(20000);
+        support_maintain(store);
+    }
+    CHECK(support_stats(store).swept_regions > 20);
+    support_kill(pid, SIGCONT);
+    int how = support_reap(pid, SUPPORT_PATIENCE_MS);
+    CHECK_IS(how, 0);
+}
+
+static void a_reader_that_stops_for_hours_gets_the_right_bytes_when_it_goes_on(void **state)
+{
+    (void)state;
+    support_promise(sleeping_reader_reads_right, FAULTS("sweep.no_check2"));
+}
+
 static void freed_slots_are_named_by_no_header(void *dir)
 {
     idem_store *store = support_open(dir, NULL);
@@ -410,6 +463,7 @@ int main(void)
         TEST(a_slow_owner_that_lives_keeps_its_key_until_the_lease_ends_and_no_longer),
         TEST(an_owner_that_dies_in_the_middle_of_a_claim_blocks_nobody),
         TEST(a_writer_that_stops_for_hours_corrupts_nothing_when_it_goes_on),
+        TEST(a_reader_that_stops_for_hours_gets_the_right_bytes_when_it_goes_on),
         TEST(what_is_freed_is_out_of_everybodys_sight_first),
         TEST(the_dead_leak_neither_lanes_nor_process_slots),
         TEST(what_has_expired_comes_back_as_memory),

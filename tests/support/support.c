@@ -163,6 +163,8 @@ int support_setup(void **state)
         print_error("%s: %s; the tests need a tmpfs there\n", base, strerror(errno));
         return -1;
     }
+    if (getenv("IDEM_TEST_FAULT") != NULL)
+        support_fault(getenv("IDEM_TEST_FAULT"));
     fflush(NULL);
     int pidfd = (int)syscall(SYS_pidfd_open, owner, 0);
     guardian = pidfd < 0 ? -1 : fork();

@@ -118,7 +118,8 @@ void support_in_child(void (*fn)(void *ctx), void *ctx);
 
 /* ------------------------------------------------------------------ crash points and faults of the testing build */
 
-/* One seeded fault at a time, by name, for this process and all children. NULL: none. */
+/* One seeded fault at a time, by name, for this process and all children. NULL: none. With IDEM_TEST_FAULT=name in the environment
+   any test begins with that fault: to see whether it would notice. */
 void support_fault(const char *name);
 /* How often the fault was asked for since it was set: 0 means the check never came near it. */
 uint64_t support_fault_seen(void);
