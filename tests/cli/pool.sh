@@ -42,11 +42,11 @@ http() {
     answer=$work/answer.$BASHPID
     : >"$answer"
     exec 3<>"/dev/tcp/127.0.0.1/$port" || return 1
-    {
+    ( # on its own: if the worker has just died, this gets SIGPIPE, and there is no answer
         printf '%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: %d\r\n' "$method" "$path" "${#body}"
         for header in "$@"; do printf '%s\r\n' "$header"; done
         printf '\r\n%s' "$body"
-    } >&3
+    ) >&3
     : >"$answer.sent"
     timeout "$PATIENCE" cat <&3 >"$answer"
     exec 3>&-
