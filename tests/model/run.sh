@@ -4,7 +4,7 @@
 # Each model must hold, and each of its rules, left out, must be refuted: a rule that spin doesn't miss is either not
 # needed or not looked at. A search counts only if it was complete (no bound reached) and saw at least the states it is
 # known to have, so that a model which is stuck at its beginning is no proof.
-# timeout: 300 s
+# timeout: 900 s
 set -u
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 long=${IDEM_TEST_LONG:-0}
