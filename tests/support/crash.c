@@ -133,6 +133,13 @@ static void on_point(const char *name)
         }
 }
 
+void crash_faults_are_fatal(void)
+{
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS};
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+        signal(faults[i], SIG_DFL);
+}
+
 void crash_arm(void)
 {
     armed = true;
@@ -172,6 +179,7 @@ struct crash_victim *crash_start(void (*fn)(struct crash_page *page, void *ctx),
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
             _exit(1);
+        crash_faults_are_fatal();
         mine = v->page;
         steps_n = n;
         memcpy(steps, planned[i], sizeof steps);

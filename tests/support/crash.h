@@ -71,6 +71,9 @@ enum crash_end crash_wait(struct crash_victim *victim);
 void crash_continue(struct crash_victim *victim);
 void crash_end(struct crash_victim *victim);
 
+/* In any child of a test: faults end it, cmocka's handler does not go on with the next test in it. */
+void crash_faults_are_fatal(void);
+
 /* In a victim. */
 void crash_arm(void);
 void crash_disarm(void);
