@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -212,6 +213,11 @@ static void a_store_is_its_owners_and_roots(void **state)
     char root[200];
     snprintf(root, sizeof root, "%s/root", dir);
     CHECK(chmod(dir, 0755) == 0 && chmod(root, 0644) == 0);
+    in_child_or_skip(open_as_eve, (void *)(intptr_t)IDEM_E_PERMISSION);
+    /* Even if the files are her own: whose the directory is, he could put others there. */
+    char command[300];
+    snprintf(command, sizeof command, "chown %d %s/*", EVE, dir);
+    CHECK_IS(system(command), 0);
     in_child_or_skip(open_as_eve, (void *)(intptr_t)IDEM_E_PERMISSION);
     CHECK_IS(chmod(support_base(), 0711), 0);
 }
