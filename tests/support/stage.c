@@ -415,6 +415,8 @@ void stage_fate(struct stage *st, const struct stage_fate *fate)
     idem_reply r = IDEM_REPLY_INIT;
     idem_claim c;
     int v = stage_begin(st, st->peer, STAGE_KEY, &c, &r);
+    st->said = v;
+    st->said_attempt = c.attempt;
     if (fate != NULL && v != fate->verdict)
         stage_broken("begin says %d (%s; %s), should be %d", v, idem_strerror(v), v < 0 ? idem_error_detail() : "",
                      fate->verdict);

@@ -39,7 +39,9 @@ struct stage {
     unsigned old_n;
     idem_claim owned;         /* other's claim on the key, token 0: none */
     bool evicts, full, slept; /* slept: leases and more may be over */
-    uint64_t swept;           /* regions recycled before the storms */
+    int said;                 /* what the last stage_fate() was told first: verdict and attempt */
+    unsigned said_attempt;
+    uint64_t swept; /* regions recycled before the storms */
 };
 
 /* What a peer's idem_begin() on the key must say. */
