@@ -398,6 +398,68 @@ static void begin_many_answers_as_begin_does_and_a_key_that_comes_twice_in_order
     CHECK_IS(support_begin(store, keys[3], NULL), IDEM_REPLAY);
 }
 
+/* Ends the attempts that were just granted, the same way in both stores. */
+static void end_attempts(idem_store *in, const idem_result *results, size_t n, uint64_t *random)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint64_t how = support_random(random) % 8;
+        if (results[i].verdict != IDEM_CLAIMED && results[i].verdict != IDEM_RECLAIMED)
+            continue;
+        if (how < 2)
+            CHECK_IS(idem_abandon(in, &results[i].claim, (int)how), IDEM_OK);
+        else if (how < 6)
+            CHECK_IS(support_complete(in, &results[i].claim, (int32_t)i, "same"), IDEM_OK);
+    }
+}
+
+static void begin_many_gives_what_begin_gives_for_any_sequence_of_requests(void **state)
+{
+    (void)state;
+    static char keys[40][16];
+    static idem_request requests[100];
+    static idem_result one[100], many[100];
+    idem_store *other = support_open(support_dir(), NULL);
+    uint64_t random = support_seed();
+    unsigned verdicts[8] = {0};
+    for (int i = 0; i < 40; i++)
+        snprintf(keys[i], sizeof keys[i], "%d", i);
+    for (int round = 0; round < 300; round++) {
+        size_t n = 1 + (size_t)(support_random(&random) % 100);
+        for (size_t i = 0; i < n; i++) {
+            requests[i] = support_request(keys[support_random(&random) % 40]);
+            requests[i].fingerprint = support_random(&random) % 8 == 0;
+            requests[i].flags = support_random(&random) % 8 == 0 ? IDEM_HOLD : 0;
+            one[i] = many[i] = (idem_result){.size = sizeof(idem_result), .reply = IDEM_REPLY_INIT};
+            one[i].verdict = idem_begin(store, &requests[i], &one[i].claim, &one[i].reply);
+        }
+        CHECK_IS(idem_begin_many(other, requests, n, many), IDEM_OK);
+        for (size_t i = 0; i < n; i++) {
+            CHECK_IS(many[i].verdict, one[i].verdict);
+            CHECK_IS(many[i].claim.attempt, one[i].claim.attempt);
+            CHECK_IS(many[i].reply.status, one[i].reply.status);
+            CHECK_IS(many[i].reply.lost_reason, one[i].reply.lost_reason);
+            CHECK_IS(many[i].reply.body_bytes, one[i].reply.body_bytes);
+            verdicts[one[i].verdict]++;
+        }
+        uint64_t again = random;
+        end_attempts(store, one, n, &random);
+        end_attempts(other, many, n, &again);
+        for (size_t i = 0; i < n; i++) {
+            idem_reply_free(&one[i].reply);
+            idem_reply_free(&many[i].reply);
+        }
+        if (round % 10 == 9) { /* forget some, else all keys are held or answered soon */
+            for (int i = 0; i < 40; i++) {
+                idem_key k = support_key(keys[i]);
+                CHECK_IS(idem_forget(store, &k), idem_forget(other, &k));
+            }
+        }
+    }
+    for (int v = IDEM_CLAIMED; v <= IDEM_UNKNOWN; v++)
+        CHECK(verdicts[v] > 20);
+    idem_close(other);
+}
+
 static void begin_many_checks_its_arrays_before_it_claims_anything(void **state)
 {
     (void)state;
@@ -467,6 +529,7 @@ int main(void)
         TEST(without_memory_for_the_reply_nothing_is_claimed),
         TEST(a_reply_is_optional_everywhere),
         TEST(begin_many_answers_as_begin_does_and_a_key_that_comes_twice_in_order),
+        TEST(begin_many_gives_what_begin_gives_for_any_sequence_of_requests),
         TEST(begin_many_checks_its_arrays_before_it_claims_anything),
         TEST(the_largest_batch_is_answered),
     };
