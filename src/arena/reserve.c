@@ -71,17 +71,16 @@ static bool stays_until(struct idem_region_shm *r, uint64_t *state, int64_t expi
     return true;
 }
 
-/* Sets the write hazard and says whether the region may be written to. */
-static bool enter_region(struct idem_ctx *ctx, uint32_t index, unsigned generation, int64_t expiry_ms, int64_t now_ms)
+/* Sets the write hazard and says whether the region may be written to. *state is what it is. */
+static bool enter_region(struct idem_ctx *ctx, uint32_t index, unsigned generation, uint64_t *state)
 {
     struct idem_region_shm *r = &ctx->v->regions[index];
     store_seq_cst(&ctx->lane->hazard_write, (uint64_t)index + 1); /* P4 seq_cst: hazard, then region state */
     if (IDEM_FAULT("hazard.ignored"))
         store_relaxed(&ctx->lane->hazard_write, 0); /* relaxed: a seeded fault */
     IDEM_POINT("reserve.hazard");
-    uint64_t state = load_seq_cst(&r->state); /* P4 seq_cst: as above; P5 acquire: what came before OPEN */
-    return region_phase(state) == REGION_OPEN && (generation == 0 || region_generation(state) == generation) &&
-           stays_until(r, &state, expiry_ms, now_ms);
+    *state = load_seq_cst(&r->state); /* P4 seq_cst: as above; P5 acquire: what came before OPEN */
+    return region_phase(*state) == REGION_OPEN && (generation == 0 || region_generation(*state) == generation);
 }
 
 static void count_filled(struct idem_view *v, uint32_t region, uint64_t offset, bool shared)
@@ -118,9 +117,11 @@ static bool from_chunk(struct idem_ctx *ctx, struct idem_lane_chunk_shm *c, uint
     if (region >= ctx->v->region_count || to > UINT64_C(1) << ctx->v->region_shift || from > to ||
         from % IDEM_UNIT_BYTES != 0 || bytes > to - from || generation == 0)
         return false;
+    uint64_t state;
     /* relaxed: constant while the hazard holds the region; the lane's own */
-    if (!enter_region(ctx, region, generation, expiry_ms, now_ms) ||
-        load_relaxed(&ctx->v->regions[region].meta) != load_relaxed(&c->life)) {
+    if (!enter_region(ctx, region, generation, &state) ||
+        load_relaxed(&ctx->v->regions[region].meta) != load_relaxed(&c->life) ||
+        !stays_until(&ctx->v->regions[region], &state, expiry_ms, now_ms)) {
         store_relaxed(&c->place, 0); /* relaxed: the lane's own; the region has gone on without us */
         return false;
     }
@@ -271,10 +272,12 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
     struct idem_view *v = ctx->v;
     /* A large entry lies by itself; so does a small one of a class that the lane has no place for. */
     struct idem_lane_chunk_shm *c = bytes > UINT64_C(1) << (v->chunk_shift - 2) ? NULL : place_for(ctx, klass);
-    uint64_t from, to;
+    uint64_t state, from, to;
     unsigned generation;
-    if (index >= v->region_count || !enter_region(ctx, index, 0, expiry_ms, now_ms) ||
-        !take_span(ctx, index, bytes, c == NULL, &from, &to, &generation))
+    /* The expiry is raised once there is room: who finds none must not make the region stay for his sake. */
+    if (index >= v->region_count || !enter_region(ctx, index, 0, &state) ||
+        !take_span(ctx, index, bytes, c == NULL, &from, &to, &generation) ||
+        !stays_until(&v->regions[index], &state, expiry_ms, now_ms))
         return false;
     if (c == NULL) {
         fill(ctx, index, generation, from, true, space);
