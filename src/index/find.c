@@ -91,8 +91,10 @@ int idem_index_find(struct idem_ctx *ctx, const struct idem_index_key *key, stru
                 f->place = b * 8 + s;
                 f->word = w;
                 enum match m = match(v, key, f);
-                if (m == SAME)
+                if (m == SAME) {
+                    IDEM_POINT("find.found");
                     return FIND_PRESENT;
+                }
                 if (m == DAMAGED)
                     return idem_fail(
                         IDEM_E_CORRUPT,
@@ -162,5 +164,6 @@ bool idem_index_gone(const struct idem_found *f, int64_t now_ms)
     }
     if (state == WORD_IN_PROGRESS && e->lease_end_ms > now_ms)
         return false;
-    return expiry_ms != ENTRY_TIME_MAX && now_ms >= expiry_ms;
+    /* The clock is later than the look: who slept in between may have found a record that another one followed, or that was moved. */
+    return expiry_ms != ENTRY_TIME_MAX && now_ms >= expiry_ms && idem_index_unchanged(f);
 }

@@ -96,7 +96,8 @@ int idem_index_at(struct idem_ctx *ctx, uint64_t place, uint64_t token, uint64_t
 /* Copies the entry's key out (IDEM_KEY_MAX bytes of room). Validate afterwards. */
 void idem_index_copy_key(const struct idem_entry *e, void *key);
 
-/* Is this record absent by now: expired or forgotten? (A running lease keeps a claim.) */
+/* Is this record absent by now: expired or forgotten? (A running lease keeps a claim.) False also when its slot has changed meanwhile: what
+   is concluded from it then has to be validated like anything else. */
 bool idem_index_gone(const struct idem_found *found, int64_t now_ms);
 
 /* Frees a held slot that is gone or to be evicted. False: not yet (token too young), or it changed. */

@@ -189,6 +189,8 @@ static int unknown(struct idem_ctx *ctx, const struct idem_found *f, enum idem_l
         reply->expires_in_ms = idem_time_left(e->expiry_ms, now_ms);
     }
     int r = idem_reply_mark(f, reply, room);
+    if (r == IDEM_OK && !idem_index_unchanged(f)) /* it may have been completed before its lease was over */
+        r = 1;
     if (r != IDEM_OK)
         return r == 1 ? AGAIN : r;
     idem_count(ctx, COUNT_UNKNOWN);

@@ -36,6 +36,8 @@ static int look_once(struct idem_ctx *ctx, const struct idem_index_key *k, idem_
         reply->lost_token = reason != IDEM_LOST_NONE ? f.entry.token : 0;
     }
     e = idem_reply_mark(&f, reply, room);
+    if (e == IDEM_OK && !idem_index_unchanged(&f)) /* was it lost at the moment of the clock, or completed before? */
+        return 1;
     return e != IDEM_OK ? e : reason == IDEM_LOST_NONE ? IDEM_IN_PROGRESS : IDEM_UNKNOWN;
 }
 
