@@ -246,6 +246,41 @@ static void a_lost_claim_with_no_place_to_go_holds_back_nothing_but_itself(void 
     idem_close(store);
 }
 
+/* The store is nearly full; an answer that is to stay for ever finds no room in any open region. */
+static void an_answer_without_room_does_not_keep_the_memory_of_others(void **state)
+{
+    (void)state;
+    static char body[60000], text[15001];
+    memset(text, 't', sizeof text - 1);
+    const char *dir = support_dir();
+    idem_options o = stage_options();
+    idem_store *store = support_open(dir, &o);
+    idem_claim last, claims[80];
+    idem_request r = support_request("for ever");
+    r.ttl_ms = IDEM_FOREVER;
+    CHECK_IS(idem_begin(store, &r, &last, NULL), IDEM_CLAIMED);
+    unsigned n = 0;
+    for (; n < 80; n++) {
+        char key[16];
+        snprintf(key, sizeof key, "key-%u", n);
+        r = support_request(key);
+        r.ttl_ms = INT64_C(20000) << (n % 4); /* four classes, so four open regions */
+        if (idem_begin(store, &r, &claims[n], NULL) != IDEM_CLAIMED)
+            break;
+    }
+    for (unsigned i = 0; i < n && support_stats(store).regions_free > 1; i++)
+        CHECK(support_complete(store, &claims[i], 200, text) >= 0);
+    idem_response p = support_response(200, "");
+    p.body = body;
+    p.body_bytes = sizeof body;
+    CHECK_IS(idem_complete(store, &last, &p), IDEM_TOMBSTONE);
+    support_clock_add(2 * STAGE_NEIGHBOURS_MS);
+    support_maintain(store);
+    idem_stats_data s = support_stats(store);
+    CHECK(s.regions_free + 2 >= s.regions);
+    idem_close(store);
+}
+
 /* ------------------------------------------------------------------ were all points reached, would a fault be seen? */
 
 static void every_named_point_of_the_sources_has_killed_somebody(void **state)
@@ -309,6 +344,7 @@ int main(void)
         cmocka_unit_test_teardown(a_destroyer_killed_at_each_point_leaves_no_store_that_works, end_all),
         cmocka_unit_test_teardown(who_finds_the_store_replaced_is_killed_at_each_point, end_all),
         cmocka_unit_test_teardown(a_lost_claim_with_no_place_to_go_holds_back_nothing_but_itself, end_all),
+        cmocka_unit_test_teardown(an_answer_without_room_does_not_keep_the_memory_of_others, end_all),
         cmocka_unit_test_teardown(every_named_point_of_the_sources_has_killed_somebody, end_all),
         cmocka_unit_test_teardown(a_header_that_names_a_freed_slot_is_noticed, end_all),
         cmocka_unit_test_teardown(a_token_that_comes_twice_is_noticed, end_all),

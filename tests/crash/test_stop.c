@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "store/handle.h"
+
 enum peer { LEAVES_IT, TAKES_OVER, TAKES_OVER_TWICE };
 static const char *const peer_does[] = {"nobody takes over", "a peer takes over", "a peer takes over twice"};
 
@@ -249,6 +251,106 @@ static void a_sweeper_stopped_in_what_another_one_holds_up_does_no_harm(void **s
     CHECK_IS(stage_take_broken(false), 0);
 }
 
+/* What the next user of each free region may do at any time. */
+static void scribble(struct stage *st)
+{
+    const struct idem_view *v = st->peer->view;
+    unsigned n = 0;
+    for (uint32_t i = 0; i < v->region_count; i++) {
+        if (region_phase(load_acquire(&v->regions[i].state)) != REGION_FREE)
+            continue;
+        memset((uint8_t *)v->arena + ((uint64_t)i << v->region_shift), 0, (size_t)1 << v->region_shift);
+        n++;
+    }
+    CHECK(n > 0);
+}
+
+/* Who found a key and sleeps must not believe what lies there afterwards. */
+static void who_found_an_outcome_and_slept_is_told_of_it_and_of_nothing_else(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *scene;
+        int says;
+    } looks[] = {{"who looks up a rescued outcome", IDEM_REPLAY},
+                 {"who explains a rescued outcome", IDEM_OK},
+                 {"who gets a replay", IDEM_REPLAY}};
+    for (unsigned i = 0; i < 3; i++) {
+        const struct scene *scene = scene_named(looks[i].scene);
+        struct stage st;
+        stage_case("%s, asleep after it was found", scene->name);
+        stage_open(&st, NULL, true);
+        scene->prepare(&st);
+        enum crash_end end;
+        struct crash_victim *v = scene_start(scene, &st, crash_point("find.found"), 1, CRASH_STOP, false, &end);
+        CHECK_IS(end, CRASH_STOPPED);
+        st.full = true;
+        stage_advance(&st, STAGE_LEASE_MS + 1000);
+        stage_maintain(&st);
+        st.full = false;
+        stage_storm(&st, 2);
+        scribble(&st);
+        CHECK_IS(scene_continue(scene, &st, v), CRASH_DONE);
+        CHECK_IS(v->page->verdict, looks[i].says);
+        stage_close(&st);
+    }
+    CHECK_IS(stage_take_broken(false), 0);
+}
+
+static void look(struct crash_page *page, idem_store *store, struct stage *st)
+{
+    idem_key key = support_key(st->key[STAGE_KEY]);
+    crash_arm();
+    page->verdict = idem_lookup(store, &key, NULL);
+}
+
+static void explain(struct crash_page *page, idem_store *store, struct stage *st)
+{
+    idem_key key = support_key(st->key[STAGE_KEY]);
+    idem_story story = IDEM_STORY_INIT;
+    crash_arm();
+    page->verdict = idem_explain(store, &key, &story);
+    if (page->verdict == IDEM_OK && story.state == IDEM_STATE_COMPLETED)
+        page->verdict = IDEM_REPLAY;
+    idem_story_free(&story);
+}
+
+static void begin_held(struct crash_page *page, idem_store *store, struct stage *st)
+{
+    idem_request r = stage_request(st, STAGE_KEY);
+    r.flags = IDEM_HOLD;
+    crash_arm();
+    page->verdict = idem_begin(store, &r, &page->claim, NULL);
+}
+
+/* The attempt was running when he looked; it is completed at once. He may be told either, but not that it was lost or never was. */
+static void who_found_a_running_attempt_and_slept_is_not_told_that_it_was_lost(void **state)
+{
+    (void)state;
+    static const struct scene looks[] = {{.name = "who looks a key up", .act = look},
+                                         {.name = "who has a key explained", .act = explain},
+                                         {.name = "who would hold a key", .act = begin_held}};
+    for (unsigned i = 0; i < 6; i++) {
+        const struct scene *scene = &looks[i / 2];
+        struct stage st;
+        stage_case("%s, asleep after it was found", scene->name);
+        stage_open(&st, NULL, true);
+        stage_own(&st, STAGE_KEY, NULL, 0);
+        enum crash_end end;
+        struct crash_victim *v = scene_start(scene, &st, crash_point("find.found"), 1, CRASH_STOP, false, &end);
+        CHECK_IS(end, CRASH_STOPPED);
+        idem_response r = support_response(200, "at once");
+        r.ttl_ms = STAGE_NEIGHBOURS_MS;
+        CHECK_IS(idem_complete(st.other, &st.owned, &r), IDEM_OK);
+        stage_advance(&st, i % 2 == 0 ? STAGE_LEASE_MS + 1000 : STAGE_TTL_MS + 1000);
+        CHECK_IS(scene_continue(scene, &st, v), CRASH_DONE);
+        if (v->page->verdict != IDEM_IN_PROGRESS)
+            CHECK_IS(v->page->verdict, IDEM_REPLAY);
+        stage_close(&st);
+    }
+    CHECK_IS(stage_take_broken(false), 0);
+}
+
 /* ------------------------------------------------------------------ stores that are being made or removed */
 
 static void create_it(struct crash_page *page, void *dir)
@@ -416,6 +518,8 @@ int main(void)
 {
     static const struct CMUnitTest rest[] = {
         cmocka_unit_test_teardown(a_sweeper_stopped_in_what_another_one_holds_up_does_no_harm, end_all),
+        cmocka_unit_test_teardown(who_found_an_outcome_and_slept_is_told_of_it_and_of_nothing_else, end_all),
+        cmocka_unit_test_teardown(who_found_a_running_attempt_and_slept_is_not_told_that_it_was_lost, end_all),
         cmocka_unit_test_teardown(a_creator_who_is_stopped_goes_on, end_all),
         cmocka_unit_test_teardown(a_destroyer_who_is_stopped_goes_on, end_all),
         cmocka_unit_test_teardown(who_is_stopped_in_a_store_that_is_replaced_changes_nothing_in_the_new_one, end_all),

@@ -196,6 +196,35 @@ static void rescued_answer(struct stage *st)
     stage_advance(st, STAGE_LEASE_MS + 1000);
 }
 
+/* The same, with nothing expired yet. */
+static void rescued_now(struct stage *st)
+{
+    stage_own(st, STAGE_KEY, NULL, 0);
+    fill_the_memory_for(st, 5000);
+    CHECK_IS(support_complete(st->other, &st->owned, 200, "there is no room for this, a body of more than a few bytes"),
+             IDEM_TOMBSTONE);
+}
+
+static void look_it_up(struct crash_page *page, idem_store *store, struct stage *st)
+{
+    idem_key key = scene_key(st);
+    idem_reply r = IDEM_REPLY_INIT;
+    crash_arm();
+    page->verdict = idem_lookup(store, &key, &r);
+    CHECK_IS(r.status, page->verdict == IDEM_REPLAY ? 200 : 0);
+    idem_reply_free(&r);
+}
+
+static void explain_it(struct crash_page *page, idem_store *store, struct stage *st)
+{
+    idem_key key = scene_key(st);
+    idem_story story = IDEM_STORY_INIT;
+    crash_arm();
+    page->verdict = idem_explain(store, &key, &story);
+    CHECK_IS(story.state, page->verdict == IDEM_OK ? IDEM_STATE_COMPLETED : 0);
+    idem_story_free(&story);
+}
+
 static void evicting(idem_options *o)
 {
     o->when_full = IDEM_FULL_EVICT;
@@ -297,6 +326,18 @@ const struct scene scenes_of_memory[] = {
     {.name = "a sweeper who moves a rescued outcome",
      .prepare = rescued_answer,
      .act = sweep,
+     .before = ANSWER(NULL),
+     .after = ANSWER(NULL),
+     .flags = SCENE_FULL | SCENE_QUIET},
+    {.name = "who looks up a rescued outcome",
+     .prepare = rescued_now,
+     .act = look_it_up,
+     .before = ANSWER(NULL),
+     .after = ANSWER(NULL),
+     .flags = SCENE_FULL | SCENE_QUIET},
+    {.name = "who explains a rescued outcome",
+     .prepare = rescued_now,
+     .act = explain_it,
      .before = ANSWER(NULL),
      .after = ANSWER(NULL),
      .flags = SCENE_FULL | SCENE_QUIET},
