@@ -231,6 +231,32 @@ static void scope_and_key_are_framed(void **state)
     }
 }
 
+static void the_same_bytes_split_elsewhere_are_another_key_even_where_hashes_match(void **state)
+{
+    (void)state;
+    /* 16 buckets; the tag has 7 bits, so scopes whose lengths differ by 128 may lie in the same place. */
+    idem_options o = support_options(16);
+    const char *small = support_dir();
+    idem_store *s = support_open(small, &o);
+    for (int i = 0; i < 500; i++) {
+        char bytes[300];
+        idem_claim claim;
+        idem_request rq = IDEM_REQUEST_INIT;
+        size_t n = (size_t)snprintf(bytes, sizeof bytes, "%0280d", i);
+        rq.key = (idem_key){.scope = bytes, .scope_bytes = 6, .key = bytes + 6, .key_bytes = n - 6};
+        CHECK_IS(idem_begin(s, &rq, &claim, NULL), IDEM_CLAIMED);
+        CHECK_IS(support_complete(s, &claim, i, "x"), IDEM_OK);
+        for (size_t split = 0; split < n; split++) {
+            idem_key other = {.scope = bytes, .scope_bytes = split, .key = bytes + split, .key_bytes = n - split};
+            CHECK_IS(idem_lookup(s, &other, NULL), split == 6 ? IDEM_REPLAY : IDEM_E_NO_KEY);
+        }
+        CHECK_IS(idem_forget(s, &rq.key), IDEM_OK);
+        support_clock_add(1);
+    }
+    idem_close(s);
+    support_verify(small);
+}
+
 static void keys_are_arbitrary_bytes(void **state)
 {
     (void)state;
@@ -524,6 +550,7 @@ int main(void)
         TEST(a_request_at_its_bounds_is_accepted),
         TEST(keys_up_to_their_limit_are_told_apart_and_one_byte_more_is_invalid),
         TEST(scope_and_key_are_framed),
+        TEST(the_same_bytes_split_elsewhere_are_another_key_even_where_hashes_match),
         TEST(keys_are_arbitrary_bytes),
         TEST(a_reply_goes_into_the_buffer_if_it_fits_else_the_allocator_else_malloc),
         TEST(without_memory_for_the_reply_nothing_is_claimed),

@@ -164,7 +164,7 @@ static void a_full_store_refuses_claims_and_drops_nothing(void **state)
     for (long i = 0; i < n; i++)
         CHECK_IS(support_begin(store, name_of(i), NULL), IDEM_REPLAY);
     CHECK_IS(support_stats(store).evicted, 0);
-    CHECK_IS(support_stats(store).tombstones, 0); /* claims were refused before answers lost their bodies */
+    CHECK(support_stats(store).tombstones <= 1); /* claims are refused once an answer had to do without its body */
 
     /* What needs no memory goes on working, and what it gives back is used again. */
     for (long i = 0; i < n; i++) {
