@@ -22,7 +22,7 @@ done
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/idem-model-XXXXXX") || exit 1
 trap 'rm -rf "$scratch"' EXIT
 checks=0 failures=0
-memory_mib=1800 limit_s=120
+memory_mib=1800 limit_s=300
 
 # report NAME OUTCOME [TEXT]
 report() {
@@ -189,10 +189,20 @@ refuted rescue WORD_THEN_COPY
 refuted rescue MOVE_RESCUE
 
 if ((long)); then
-    COLLAPSE=1 memory_mib=8000 limit_s=3000
-    build claim-long claim -DCLAIMANTS=3
+    COLLAPSE=1 memory_mib=6000 limit_s=3000
     export TICKS=1 DEATHS=0 UPKEEP=0 RENEW=0 MIXED=0 PRESET=0
-    holds claim-long 14000000 "three claimants of one key"
+    build claim-3 claim -DCLAIMANTS=3
+    holds claim-3 14000000 "three claimants of one key"
+    build claim-2 claim
+    holds claim-2 10000000 "two steps of upkeep" UPKEEP=2
+    export TICKS=2 DEATHS=2 UPKEEP=1 RENEW=1 PRESET=3
+    holds claim-2 23000000 "a short-lived answer is there, two ticks, one renews, both die"
+    build region-2 region
+    export DEATHS=1 SWEEPERS=1 ROLES0=1 ROLES1=2 LIVES=3 PASSES=4 PUT_OFF=1
+    holds region-2 8700000 "one writes and dies, one compares"
+    holds region-2 4100000 "two write, one dies" ROLES1=1
+    build liveness-3 liveness
+    holds liveness-3 4300000 "three register in one slot, one forks, one dies" REGISTRANTS=3 DEATHS=1 FORKS=1
 fi
 
 echo "1..$checks"
