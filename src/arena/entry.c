@@ -8,6 +8,20 @@
 
 _Static_assert(ENTRY_RESPONSE_WORDS * 8 == 56, "segment/geometry.c sizes stores by it");
 
+/* Which kinds of entry a slot's state goes with, a bit each. A flipped state must not make an answer a claim. */
+#define KIND(k) (1u << (k))
+static const uint8_t kinds_of[] = {
+    [WORD_TENTATIVE] = KIND(ENTRY_CLAIM),
+    [WORD_IN_PROGRESS] = KIND(ENTRY_CLAIM),
+    [WORD_COMPLETED] = KIND(ENTRY_CLAIM) | KIND(ENTRY_RESPONSE) | KIND(ENTRY_TOMBSTONE),
+    [WORD_ABANDONED] = KIND(ENTRY_CLAIM) | KIND(ENTRY_TRANSIENT),
+    [WORD_DECLARED] = KIND(ENTRY_CLAIM),
+    [WORD_RELEASED] = KIND(ENTRY_CLAIM),
+    [WORD_RERUN] = KIND(ENTRY_CLAIM) | KIND(ENTRY_TRANSIENT),
+    [WORD_FORGOTTEN] = KIND(ENTRY_CLAIM) | KIND(ENTRY_RESPONSE) | KIND(ENTRY_TOMBSTONE) | KIND(ENTRY_TRANSIENT),
+};
+_Static_assert(sizeof kinds_of == 8, "a state has three bits");
+
 bool idem_entry_load(const struct idem_view *v, uint64_t w, struct idem_entry *e)
 {
     uint64_t unit = word_unit(w);
@@ -57,7 +71,7 @@ bool idem_entry_load(const struct idem_view *v, uint64_t w, struct idem_entry *e
         return true;
     uint64_t region_bytes = UINT64_C(1) << v->region_shift;
     uint64_t offset = (unit * IDEM_UNIT_BYTES) & (region_bytes - 1);
-    return e->kind >= ENTRY_CLAIM && e->kind <= ENTRY_TRANSIENT && e->key_bytes >= 1 && e->key_bytes <= IDEM_KEY_MAX &&
+    return (kinds_of[word_state(w)] >> e->kind & 1) != 0 && e->key_bytes >= 1 && e->key_bytes <= IDEM_KEY_MAX &&
            e->scope_bytes < e->key_bytes && bytes <= region_bytes - offset && e->mark_bytes <= IDEM_MARK_MAX &&
            (e->kind != ENTRY_TOMBSTONE || (e->meta_bytes == 0 && e->body_bytes == 24));
 }
