@@ -35,13 +35,14 @@ static int64_t stuck_ms = STUCK_MS;
 
 /* ------------------------------------------------------------------ one case */
 
-enum how { FLIP, RANDOM, ZERO, ONES, OTHER, HOWS };
-static const char *const hows[] = {"a flipped bit", "a random word", "zeros", "ones", "another word"};
+enum how { FLIP, RANDOM, ZERO, ONES, OTHER, HOWS, STATE = HOWS };
+static const char *const hows[] = {"a flipped bit", "a random word", "zeros", "ones", "another word", "another state"};
 
 struct run {
     uint64_t from, to; /* cases */
     uint64_t seed;
     bool every_bit;
+    bool own;              /* only what is the keys' own: the state in their slot words, the headers of their entries */
     void (*planted)(void); /* what goes wrong on purpose in every tenth case, or NULL */
 };
 
@@ -56,6 +57,17 @@ static void damage(const struct run *r, uint64_t i, uint64_t *random)
 {
     struct hostile_damage d = hostile_word(&store, r->every_bit ? i / 64 : support_random(random));
     enum how how = r->every_bit ? FLIP : (enum how)(i % HOWS);
+    if (r->own) {
+        const struct hostile_key *k = &store.keys[i % store.keys_n];
+        uint64_t turn = i / store.keys_n;
+        if (k->slot_at == 0)
+            k = &store.keys[0];
+        how = turn % 2 == 0 ? STATE : (enum how)(turn / 2 % HOWS);
+        d = (struct hostile_damage){HOSTILE_GENERATION, k->slot_at, "slot of a key"};
+        if (how != STATE)
+            d = (struct hostile_damage){HOSTILE_GENERATION, k->entry_at + 8 * (support_random(random) % 16),
+                                        "entry of a key"};
+    }
     uint64_t w = load_word(&d);
     unsigned bit = (unsigned)(r->every_bit ? i % 64 : support_random(random) % 64);
     struct hostile_damage other = hostile_word(&store, support_random(random));
@@ -71,6 +83,9 @@ static void damage(const struct run *r, uint64_t i, uint64_t *random)
         break;
     case ONES:
         w = ~UINT64_C(0);
+        break;
+    case STATE:
+        w = (w & ~UINT64_C(7)) | i / store.keys_n / 2 % 8;
         break;
     default:
         w = load_word(&other);
@@ -173,7 +188,16 @@ static void the_undamaged_store_is_right_in_everything(void **state)
 static void damaged_words_give_errors_or_right_answers(void **state)
 {
     (void)state;
-    CHECK_IS(run_cases(sample(6000)), 0);
+    CHECK_IS(run_cases(sample(4000)), 0);
+}
+
+static void a_key_whose_own_words_contradict_each_other_is_an_error(void **state)
+{
+    (void)state;
+    struct run r = {.to = store.keys_n * 16 * (support_long() ? 200 : (uint64_t)support_scaled(4, 2)),
+                    .seed = support_seed(),
+                    .own = true};
+    CHECK_IS(run_cases(r), 0);
 }
 
 static void every_flipped_bit_gives_errors_or_right_answers(void **state)
@@ -195,7 +219,7 @@ static void damaged_words_do_no_harm_when_all_has_expired(void **state)
     (void)state;
     support_clock_add(2 * 3600000);
     store.expired = true;
-    struct run r = sample(3000);
+    struct run r = sample(1500);
     r.seed += 1000000;
     CHECK_IS(run_cases(r), 0);
 }
@@ -310,10 +334,10 @@ static void another_answer(void)
     store.keys[0].body = "not the answer";
 }
 
-static void planted(const char *what, void (*fn)(void), int64_t patience_ms)
+static void planted(const char *what, void (*fn)(void), int64_t patience_ms, unsigned cases)
 {
     stuck_ms = patience_ms;
-    struct run r = {.to = 70, .seed = support_seed(), .planted = fn};
+    struct run r = {.to = cases, .seed = support_seed(), .planted = fn};
     unsigned n = run_cases(r);
     stuck_ms = STUCK_MS;
     print_message("%s: noticed %u times\n", what, n);
@@ -323,9 +347,9 @@ static void planted(const char *what, void (*fn)(void), int64_t patience_ms)
 static void a_crash_an_endless_loop_and_a_wrong_answer_are_noticed(void **state)
 {
     (void)state;
-    planted("a crash", crash, STUCK_MS);
-    planted("an endless loop", loop, 1000);
-    planted("a wrong answer", another_answer, STUCK_MS);
+    planted("a crash", crash, STUCK_MS, 12);
+    planted("an endless loop", loop, 1000, 12);
+    planted("a wrong answer", another_answer, STUCK_MS, 70);
 }
 
 static int setup(void **state)
@@ -351,6 +375,7 @@ int main(void)
         cmocka_unit_test(a_store_with_a_cut_root_can_be_destroyed),
         cmocka_unit_test(claims_of_any_bytes_change_nothing),
         cmocka_unit_test(damaged_words_give_errors_or_right_answers),
+        cmocka_unit_test(a_key_whose_own_words_contradict_each_other_is_an_error),
         cmocka_unit_test(every_flipped_bit_gives_errors_or_right_answers),
         cmocka_unit_test(a_crash_an_endless_loop_and_a_wrong_answer_are_noticed),
         cmocka_unit_test(damaged_words_do_no_harm_when_all_has_expired),

@@ -271,8 +271,8 @@ bool hostile_touches(const struct hostile_key *k, const struct hostile_damage *d
         return k->process_at != 0 && lies_in(d->at, k->process_at, 64);
     return lies_in(d->at, k->header_at, 8) || (k->slot_at != 0 && lies_in(d->at, k->slot_at, 8)) ||
            (k->entry_bytes != 0 && lies_in(d->at, k->entry_at, k->entry_bytes)) ||
-           /* Of the one that died published only its neighbourhood is known. */
-           (strcmp(k->name, "published") == 0);
+           /* Of the two that died reserved and published only the neighbourhood is known. */
+           k->slot_at == 0;
 }
 
 /* ------------------------------------------------------------------ use */
