@@ -77,7 +77,8 @@ $0 != "" { last_line = $0 }
         why = substr(what, colon + 2)
         what = substr(what, 1, colon - 1)
     }
-    result("", what)
+    checks++ # a plan counts the ok and not ok lines
+    last = what
     skip(name ": " what, why, kernel)
     next
 }

@@ -42,6 +42,7 @@ judge "where skips count, a skip is a failure" "0 1 0" 0 1 '1..1\nskipped: no sp
 judge "where skips count, the kernel's is still one" "0 0 1" 0 1 \
     '1..1\nskipped (kernel): no namespaces\nnot ok 1 # SKIP a\n' '\(kernel\) no namespaces'
 judge "a shell check's skip has name and reason" "1 0 1" 0 0 'ok - a\nskipped - b: no root\n' 'skip t: b: no root'
+judge "a shell test's plan counts what was checked, not what was skipped" "1 0 1" 0 0 'ok - a\nskipped - b: no root\n1..1\n'
 judge "a shell check's kernel skip" "0 0 1" 0 1 'skipped (kernel) - b: no userns\n' 'b: \(kernel\) no userns'
 judge "a whole script is skipped by exit status 77" "0 0 1" 77 0 'skipped: no clang-format\n' 'no clang-format'
 judge "exit status 77 without a reason is a failure" "0 1 0" 77 0 'bye\n'
