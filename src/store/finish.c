@@ -62,6 +62,7 @@ static int rescue(struct idem_ctx *ctx, struct idem_found *f, const idem_respons
 {
     struct idem_a64 *at = f->entry.at;
     uint64_t mine = arbiter_of(ctx);
+    IDEM_POINT("rescue.held");
     uint64_t seen = 0;
     if (IDEM_FAULT("rescue.refused"))
         return IDEM_E_FULL;
@@ -73,6 +74,11 @@ static int rescue(struct idem_ctx *ctx, struct idem_found *f, const idem_respons
             return idem_fail(IDEM_E_FULL,
                              "no room, and another completion of this claim is being recorded; look again");
     }
+    /* The arbiter before us may have completed and died since the slot was held: its outcome stands. From here on only we can complete this
+       entry. */
+    /* P1 acquire: the state that goes with the arbiter's words */
+    if (load_acquire(f->slot) != f->word && !IDEM_FAULT("rescue.unchecked"))
+        return FINISH_CHANGED;
     int64_t took_ms = now_ms - f->entry.at_ms;
     if (took_ms < 0 || took_ms > UINT32_MAX)
         took_ms = took_ms < 0 ? 0 : UINT32_MAX;

@@ -295,6 +295,63 @@ static void a_claim_that_was_granted_can_always_be_recorded(void **state)
     support_verify(dir);
 }
 
+/* Another process completes the very claim whose completion is about to take the rescue words here, and dies. */
+struct rival {
+    const char *dir;
+    idem_claim claim;
+    struct idem_a64 *go;
+    pid_t pid;
+};
+
+static bool told_to_go(void *ctx)
+{
+    return load_acquire(((struct rival *)ctx)->go) != 0;
+}
+
+static void rival_completes(void *ctx)
+{
+    struct rival *rival = ctx;
+    idem_store *store = support_attach(rival->dir);
+    CHECK(support_eventually(told_to_go, rival, SUPPORT_PATIENCE_MS));
+    char *body = filled(50000, 'r');
+    CHECK_IS(complete_as(store, &rival->claim, 1, "meta", body), IDEM_TOMBSTONE);
+    free(body);
+    support_die(NULL);
+}
+
+static void let_rival_go(void *ctx)
+{
+    struct rival *rival = ctx;
+    store_release(rival->go, 1);
+    CHECK_IS(support_reap(rival->pid, SUPPORT_PATIENCE_MS), SUPPORT_KILLED);
+}
+
+static void check_rescued_outcome_stands(void *dir)
+{
+    idem_store *store = bounded(dir);
+    struct rival rival = {.dir = dir, .go = support_shared(sizeof(struct idem_a64))};
+    char *small = filled(BODY_BYTES, 'x'), *body = filled(50000, 'y'), *first = filled(50000, 'r');
+    CHECK_IS(support_begin(store, "both", &rival.claim), IDEM_CLAIMED);
+    fill(store, 0, small);
+    rival.pid = support_spawn(rival_completes, &rival);
+    support_at_point("rescue.held", 1, let_rival_go, &rival);
+    CHECK_IS(complete_as(store, &rival.claim, 2, "mine", body), IDEM_OK); /* said before, by the rival */
+    support_at_point(NULL, 0, NULL, NULL);
+    CHECK(load_acquire(rival.go) != 0);
+    check_tombstone(store, "both", 1, "meta", first);
+    free(small);
+    free(body);
+    free(first);
+    idem_close(store);
+}
+
+static void a_rescued_outcome_stands_although_its_completer_died_and_another_was_on_his_way(void **state)
+{
+    (void)state;
+    static const char *const faults[] = {"rescue.unchecked", NULL};
+    support_promise(check_rescued_outcome_stands, faults);
+}
+
 static void a_full_store_still_renews_marks_abandons_or_says_that_the_old_lease_stands(void **state)
 {
     (void)state;
@@ -388,6 +445,7 @@ int main(void)
         cmocka_unit_test(room_that_expires_is_given_out_again_without_maintenance),
         cmocka_unit_test(slots_run_out_before_memory_does_in_a_store_of_tiny_answers),
         cmocka_unit_test(a_claim_that_was_granted_can_always_be_recorded),
+        cmocka_unit_test(a_rescued_outcome_stands_although_its_completer_died_and_another_was_on_his_way),
         cmocka_unit_test(a_full_store_still_renews_marks_abandons_or_says_that_the_old_lease_stands),
         cmocka_unit_test(a_store_that_evicts_refuses_nothing_and_keeps_what_is_under_way),
     };
