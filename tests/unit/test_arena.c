@@ -166,7 +166,10 @@ static void an_entry_of_each_kind_reads_back_as_it_was_written(void **state)
         }
         memset(arena, 0xee, sizeof arena);
         idem_entry_store(arena + 2 * 100, &e, key, meta, kind == ENTRY_TOMBSTONE ? (const void *)outcome : body, mark);
-        CHECK(idem_entry_load(&v, word_make(WORD_COMPLETED, 0, 0, 100, 1), &r));
+        bool transient = kind == ENTRY_TRANSIENT; /* named by an abandoned slot only, an answer by a completed one */
+        CHECK(idem_entry_load(&v, word_make(transient ? WORD_COMPLETED : WORD_DECLARED, 0, 0, 100, 1), &r) ==
+              (kind == ENTRY_CLAIM));
+        CHECK(idem_entry_load(&v, word_make(transient ? WORD_ABANDONED : WORD_COMPLETED, 0, 0, 100, 1), &r));
         CHECK(r.key_bytes == e.key_bytes && r.scope_bytes == e.scope_bytes && r.kind == kind && r.flags == e.flags);
         CHECK(r.token == 11 && r.fingerprint == 12 && r.expiry_ms == 13 && r.extra == 14 && r.at_ms == 15);
         CHECK(r.attempt == 16 && r.status == e.status && r.meta_bytes == e.meta_bytes && r.body_bytes == e.body_bytes);
