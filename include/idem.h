@@ -66,22 +66,25 @@ enum idem_verdict {
 
 /* Errors. idem_strerror() has a sentence for each. */
 enum idem_error {
-    IDEM_E_INVALID = -1,     /* an argument is out of bounds */
-    IDEM_E_FULL = -2,        /* no room for a new claim (or no process slot or lane); nothing was evicted */
-    IDEM_E_LOST = -3,        /* fenced: the claim was taken over, released or is over; nothing was changed */
-    IDEM_E_TIMEOUT = -4,     /* idem_wait: the other attempt still runs */
-    IDEM_E_LOG = -5,         /* reserved for the write-ahead file: writing failed */
-    IDEM_E_LOG_STALLED = -6, /* reserved for the write-ahead file: no progress within its bound */
-    IDEM_E_VERSION = -7,     /* the store was made by an incompatible version */
-    IDEM_E_CORRUPT = -8,     /* the store's bytes contradict each other; see idem_verify() */
-    IDEM_E_TOO_BIG = -9,     /* a transient answer exceeds what a region can hold (others become tombstones) */
-    IDEM_E_NO_KEY = -10,     /* no such key (or no such attempt of it) */
-    IDEM_E_PERMISSION = -11, /* not ours to open: owner, mode, link count or file type is unsafe */
-    IDEM_E_MEMORY = -12,     /* malloc or the caller's allocator failed */
-    IDEM_E_SYSTEM = -13,     /* a system call failed; errno is kept */
-    IDEM_E_STALE = -14,      /* the store was removed or replaced under this handle, or the claim is another store's */
-    IDEM_E_NO_STORE = -15,   /* there is no store at this place (open without IDEM_OPEN_CREATE) */
-    IDEM_E_EXISTS = -16      /* there is one already (IDEM_OPEN_EXCLUSIVE) */
+    IDEM_E_INVALID = -1,      /* an argument is out of bounds */
+    IDEM_E_FULL = -2,         /* no room for a new claim (or no process slot or lane); nothing was evicted */
+    IDEM_E_LOST = -3,         /* fenced: the claim was taken over, released or is over; nothing was changed */
+    IDEM_E_TIMEOUT = -4,      /* idem_wait: the other attempt still runs */
+    IDEM_E_LOG = -5,          /* the write-ahead file could not be written or synced; the detail says why */
+    IDEM_E_LOG_STALLED = -6,  /* the write-ahead file made no progress within its bound */
+    IDEM_E_VERSION = -7,      /* the store was made by an incompatible version */
+    IDEM_E_CORRUPT = -8,      /* the store's bytes contradict each other; see idem_verify() */
+    IDEM_E_TOO_BIG = -9,      /* a transient answer exceeds what a region can hold (others become tombstones) */
+    IDEM_E_NO_KEY = -10,      /* no such key (or no such attempt of it) */
+    IDEM_E_PERMISSION = -11,  /* not ours to open: owner, mode, link count or file type is unsafe */
+    IDEM_E_MEMORY = -12,      /* malloc or the caller's allocator failed */
+    IDEM_E_SYSTEM = -13,      /* a system call failed; errno is kept */
+    IDEM_E_STALE = -14,       /* the store was removed or replaced under this handle, or the claim is another store's */
+    IDEM_E_NO_STORE = -15,    /* there is no store at this place (open without IDEM_OPEN_CREATE) */
+    IDEM_E_EXISTS = -16,      /* there is one already (IDEM_OPEN_EXCLUSIVE) */
+    IDEM_E_LOG_SPACE = -17,   /* no space for the write-ahead file; goes on by itself when there is some */
+    IDEM_E_LOG_DAMAGED = -18, /* the write-ahead file is damaged, or one of it is missing; see idem_recover() */
+    IDEM_E_LOG_FOREIGN = -19  /* the log directory belongs to another store */
 };
 
 typedef struct idem_store idem_store; /* an open handle; opaque */

@@ -110,6 +110,12 @@ const char *idem_strerror(int code)
         return "there is no store";
     case IDEM_E_EXISTS:
         return "there is a store already";
+    case IDEM_E_LOG_SPACE:
+        return "no space for the write-ahead file";
+    case IDEM_E_LOG_DAMAGED:
+        return "the write-ahead file is damaged";
+    case IDEM_E_LOG_FOREIGN:
+        return "the write-ahead file is another store's";
     default:
         return "unknown code";
     }

@@ -1,0 +1,632 @@
+/*
+ * tests/unit/test_wal_format.c - the log's format and its directory: what is written is read back, every flipped bit is noticed, the golden
+ * file stays what it is, and each failing system call gives an error and leaves nothing that looks complete.
+ */
+#include "support/support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "format/bytes.h"
+#include "wal/files.h"
+
+#define SALT UINT64_C(0x0123456789abcdef)
+#define ROOM 4096u
+
+static struct idem_file_rec a_file(void)
+{
+    struct idem_file_rec f = {
+        .major = IDEM_WAL_MAJOR,
+        .number = 7,
+        .salt = SALT,
+        .base = 1 << 20,
+        .bytes = 8192,
+        .prev_number = 6,
+        .prev_salt = 66,
+        .prev_end = (1 << 20) - 128,
+        .oldest = 3,
+        .epoch = 2,
+        .store_ms = INT64_C(1700000000000),
+        .wall_ms = INT64_C(1700000000123),
+        .ceiling_ms = INT64_C(1700000060000),
+        .prev_expiry_ms = INT64_C(1700086400000),
+        .ttl_ms = 86400000,
+        .lease_ms = 30000,
+        .keys = 1000,
+        .response_bytes = 512,
+        .when_full = 1,
+        .processes = 4,
+        .lanes = 8,
+        .group = 1001,
+    };
+    for (unsigned i = 0; i < 16; i++) {
+        f.uuid[i] = (uint8_t)i;
+        f.instance[i] = (uint8_t)(0xf0 + i);
+    }
+    for (unsigned i = 0; i < sizeof f.secret; i++)
+        f.secret[i] = (uint8_t)(i * 37 + 11);
+    return f;
+}
+
+/* One of each kind; the bytes are static. */
+#define KINDS 7u
+static struct idem_rec a_record(unsigned i, uint64_t position)
+{
+    static const char key[] = "shopkey-1", mark[] = "charge ch_1", meta[] = "meta!", body[] = "the body",
+                      more[] = "events";
+    struct idem_rec r = {
+        .position = position,
+        .token = UINT64_C(0x018bcfe568000001) + i,
+        .fingerprint = 4711,
+        .expiry_ms = INT64_C(1700086400000),
+        .at_ms = INT64_C(1700000000000),
+        .attempt = 3,
+        .extra = 5,
+        .key = (const uint8_t *)key,
+        .key_bytes = 9,
+        .scope_bytes = 4,
+    };
+    static const uint8_t kinds[KINDS] = {REC_CLAIM, REC_RESPONSE, REC_TOMBSTONE, REC_FORGOTTEN,
+                                         REC_EVENT, REC_RETAIN,   REC_CLAIM};
+    static const uint8_t states[KINDS] = {REC_IN_PROGRESS, REC_COMPLETED, REC_COMPLETED, REC_GONE, 0, 0, REC_DECLARED};
+    r.kind = kinds[i];
+    r.state = states[i];
+    switch (r.kind) {
+    case REC_CLAIM:
+        r.flags = REC_HOLD | REC_LOST_BEFORE;
+        r.lease_end_ms = INT64_C(1700000030000);
+        r.lost_token = 99;
+        r.mark = (const uint8_t *)mark;
+        r.mark_bytes = sizeof mark - 1;
+        break;
+    case REC_RESPONSE:
+        r.flags = REC_SYNC;
+        r.status = -201;
+        r.meta = (const uint8_t *)meta;
+        r.meta_bytes = 5;
+        r.body = (const uint8_t *)body;
+        r.body_bytes = 8;
+        r.more = (const uint8_t *)more;
+        r.more_bytes = 6;
+        break;
+    case REC_TOMBSTONE:
+        r.status = 507;
+        r.meta_bytes = 100;
+        r.body_bytes = UINT64_C(7000000000);
+        r.digest = 0xfeed;
+        break;
+    case REC_EVENT:
+        r.flags = REC_OPTIONAL;
+        r.more = (const uint8_t *)more;
+        r.more_bytes = 6;
+        break;
+    case REC_RETAIN:
+        r.key = NULL;
+        r.key_bytes = r.scope_bytes = 0;
+        r.token = 3;
+        break;
+    default:
+        break;
+    }
+    return r;
+}
+
+static void same_bytes(const uint8_t *a, const uint8_t *b, uint64_t n)
+{
+    CHECK(n == 0 || (a != NULL && b != NULL && memcmp(a, b, n) == 0));
+}
+
+static void same_record(const struct idem_rec *a, const struct idem_rec *b)
+{
+    CHECK_IS(a->kind, b->kind);
+    CHECK_IS(a->state, b->state);
+    CHECK_IS(a->flags, b->flags);
+    CHECK_IS(a->position, b->position);
+    CHECK_IS(a->token, b->token);
+    CHECK_IS(a->fingerprint, b->fingerprint);
+    CHECK_IS(a->expiry_ms, b->expiry_ms);
+    CHECK_IS(a->extra, b->extra);
+    CHECK_IS(a->at_ms, b->at_ms);
+    CHECK_IS(a->attempt, b->attempt);
+    CHECK_IS(a->scope_bytes, b->scope_bytes);
+    CHECK_IS(a->key_bytes, b->key_bytes);
+    same_bytes(a->key, b->key, a->key_bytes);
+    CHECK_IS(a->status, b->status);
+    CHECK_IS(a->lease_end_ms, b->lease_end_ms);
+    CHECK_IS(a->lost_token, b->lost_token);
+    CHECK_IS(a->mark_bytes, b->mark_bytes);
+    same_bytes(a->mark, b->mark, a->mark_bytes);
+    CHECK_IS(a->meta_bytes, b->meta_bytes);
+    CHECK_IS(a->body_bytes, b->body_bytes);
+    if (a->kind == REC_RESPONSE) {
+        same_bytes(a->meta, b->meta, a->meta_bytes);
+        same_bytes(a->body, b->body, a->body_bytes);
+    }
+    CHECK_IS(a->digest, b->digest);
+    CHECK_IS(a->more_bytes, b->more_bytes);
+    same_bytes(a->more, b->more, a->more_bytes);
+}
+
+/* ------------------------------------------------------------------ the format */
+
+static void every_kind_is_read_back_as_it_was_written(void **state)
+{
+    (void)state;
+    uint8_t bytes[ROOM];
+    for (unsigned i = 0; i < KINDS; i++) {
+        struct idem_rec r = a_record(i, 4096), back;
+        uint64_t n = 0, wanted = idem_rec_bytes(&r);
+        memset(bytes, 0xa5, sizeof bytes);
+        CHECK(wanted > 0 && wanted % IDEM_WAL_GRAIN == 0);
+        CHECK_IS(idem_rec_encode(&r, SALT, bytes), wanted);
+        CHECK_IS(bytes[wanted], 0xa5); /* not a byte beyond */
+        CHECK_IS(idem_rec_decode(bytes, wanted, SALT, 4096, &back, &n), FORMAT_OK);
+        CHECK_IS(n, wanted);
+        same_record(&r, &back);
+        CHECK_IS(idem_rec_decode(bytes, wanted, SALT + 1, 4096, &back, &n), FORMAT_CHECKSUM);
+        CHECK_IS(idem_rec_decode(bytes, wanted, SALT, 4160, &back, &n), FORMAT_PLACE);
+    }
+}
+
+static void every_flipped_bit_and_every_cut_of_a_record_is_noticed(void **state)
+{
+    (void)state;
+    uint8_t *bytes = malloc(ROOM);
+    CHECK(bytes != NULL);
+    for (unsigned i = 0; i < KINDS; i++) {
+        struct idem_rec r = a_record(i, 64), back;
+        uint64_t n, bytes_n = idem_rec_encode(&r, SALT, bytes);
+        for (uint64_t bit = 0; bit < bytes_n * 8; bit++) {
+            bytes[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+            CHECK(idem_rec_decode(bytes, bytes_n, SALT, 64, &back, &n) != FORMAT_OK);
+            bytes[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+        }
+        for (uint64_t cut = 0; cut < bytes_n; cut++) {
+            uint8_t *exact = malloc(cut + 1); /* so that the sanitizer sees a read past the cut */
+            CHECK(exact != NULL);
+            memcpy(exact, bytes, cut);
+            CHECK(idem_rec_decode(exact, cut, SALT, 64, &back, &n) != FORMAT_OK);
+            free(exact);
+        }
+    }
+    free(bytes);
+}
+
+static void headers_are_read_back_and_every_flipped_bit_of_them_is_noticed(void **state)
+{
+    (void)state;
+    uint8_t head[IDEM_WAL_HEADER_BYTES], batch[IDEM_WAL_BATCH_BYTES], sector[IDEM_WAL_SECTOR_BYTES];
+    struct idem_file_rec f = a_file(), g;
+    memset(&g, 0, sizeof g);
+    idem_file_encode(&f, head);
+    CHECK_IS(idem_file_decode(head, &g), FORMAT_OK);
+    CHECK_IS(memcmp(&f, &g, sizeof f), 0);
+    for (unsigned bit = 0; bit < sizeof head * 8; bit++) {
+        head[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+        CHECK(idem_file_decode(head, &g) != FORMAT_OK);
+        head[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+    }
+    struct idem_batch_rec b = {2, 1 << 20, (1 << 20) - 64, 640, 3, 1700000000000, 1700000000123, 1700000060000}, c;
+    idem_batch_encode(&b, SALT, batch);
+    memset(&c, 0, sizeof c);
+    CHECK_IS(idem_batch_decode(batch, SALT, 1 << 20, 640, &c), FORMAT_OK);
+    CHECK_IS(memcmp(&b, &c, sizeof b), 0);
+    CHECK_IS(idem_batch_decode(batch, SALT, 1 << 20, 639, &c), FORMAT_LENGTH);
+    CHECK_IS(idem_batch_decode(batch, SALT, 64, 640, &c), FORMAT_PLACE);
+    CHECK_IS(idem_batch_decode(batch, 0, 1 << 20, 640, &c), FORMAT_CHECKSUM);
+    for (unsigned bit = 0; bit < sizeof batch * 8; bit++) {
+        batch[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+        CHECK(idem_batch_decode(batch, SALT, 1 << 20, 640, &c) != FORMAT_OK);
+        batch[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+    }
+    struct idem_log_id_rec id = {IDEM_WAL_MAJOR, IDEM_WAL_MINOR, 9, {1}, {2}, 7, 1}, back;
+    memset(&back, 0, sizeof back);
+    idem_log_id_encode(&id, sector);
+    CHECK_IS(idem_log_id_decode(sector, &back), FORMAT_OK);
+    CHECK_IS(memcmp(&id, &back, sizeof id), 0);
+    sector[300] ^= 1;
+    CHECK_IS(idem_log_id_decode(sector, &back), FORMAT_CHECKSUM);
+}
+
+static void zeros_are_no_record_no_batch_and_no_file(void **state)
+{
+    (void)state;
+    uint8_t zeros[IDEM_WAL_HEADER_BYTES] = {0};
+    struct idem_file_rec f;
+    struct idem_batch_rec b;
+    struct idem_rec r;
+    struct idem_log_id_rec id;
+    uint64_t n;
+    CHECK_IS(idem_file_decode(zeros, &f), FORMAT_ZERO);
+    CHECK_IS(idem_batch_decode(zeros, 0, 0, sizeof zeros, &b), FORMAT_ZERO);
+    CHECK_IS(idem_rec_decode(zeros, sizeof zeros, 0, 0, &r, &n), FORMAT_ZERO);
+    CHECK_IS(idem_log_id_decode(zeros, &id), FORMAT_ZERO);
+}
+
+static void an_unknown_version_or_kind_says_so(void **state)
+{
+    (void)state;
+    uint8_t head[IDEM_WAL_HEADER_BYTES], bytes[ROOM];
+    struct idem_file_rec f = a_file(), g;
+    f.major = 2;
+    idem_file_encode(&f, head);
+    CHECK_IS(idem_file_decode(head, &g), FORMAT_UNKNOWN);
+    CHECK_IS(g.major, 2);
+    f = a_file();
+    f.features_required = 1;
+    idem_file_encode(&f, head);
+    CHECK_IS(idem_file_decode(head, &g), FORMAT_UNKNOWN);
+    struct idem_rec r = a_record(4, 64), back;
+    uint64_t n = 0;
+    r.kind = 50;
+    r.flags = 0;
+    uint64_t bytes_n = idem_rec_encode(&r, SALT, bytes);
+    CHECK_IS(idem_rec_decode(bytes, bytes_n, SALT, 64, &back, &n), FORMAT_UNKNOWN);
+    CHECK_IS(n, bytes_n);
+}
+
+static void records_that_are_too_long_or_contradict_themselves_are_refused(void **state)
+{
+    (void)state;
+    struct idem_rec r = a_record(0, 64);
+    uint8_t bytes[ROOM];
+    r.key_bytes = IDEM_WAL_KEY_MAX + 1;
+    CHECK_IS(idem_rec_bytes(&r), 0);
+    CHECK_IS(idem_rec_encode(&r, SALT, bytes), 0);
+    r = a_record(0, 64);
+    r.scope_bytes = r.key_bytes; /* a key has at least one byte */
+    CHECK_IS(idem_rec_bytes(&r), 0);
+    r = a_record(1, 64);
+    r.body_bytes = UINT64_C(1) << 32;
+    CHECK_IS(idem_rec_bytes(&r), 0);
+    r = a_record(0, 64);
+    r.kind = 0;
+    CHECK_IS(idem_rec_bytes(&r), 0);
+    r = a_record(1, 64);
+    r.state = REC_IN_PROGRESS; /* an answer that is not one */
+    uint64_t n, bytes_n = idem_rec_encode(&r, SALT, bytes);
+    CHECK_IS(idem_rec_decode(bytes, bytes_n, SALT, 64, &r, &n), FORMAT_LENGTH);
+}
+
+static void of_two_records_the_later_in_the_keys_life_holds_wherever_it_lies(void **state)
+{
+    (void)state;
+    /* In the order of a key's life; each is greater than all before it, although it lies before them. */
+    static const struct {
+        unsigned token, extra;
+        uint8_t kind, state;
+    } life[] = {
+        {1, 0, REC_CLAIM, REC_IN_PROGRESS},  {1, 1, REC_CLAIM, REC_IN_PROGRESS}, {1, 1, REC_CLAIM, REC_RELEASED},
+        {1, 1, REC_CLAIM, REC_RERUN},        {2, 0, REC_CLAIM, REC_IN_PROGRESS}, {2, 9, REC_CLAIM, REC_IN_PROGRESS},
+        {2, 0, REC_RESPONSE, REC_COMPLETED}, {2, 0, REC_FORGOTTEN, REC_GONE},    {3, 0, REC_CLAIM, REC_IN_PROGRESS},
+        {3, 0, REC_CLAIM, REC_ABANDONED},
+    };
+    size_t n = sizeof life / sizeof life[0];
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) {
+            struct idem_rec a = {.kind = life[i].kind,
+                                 .state = life[i].state,
+                                 .token = life[i].token,
+                                 .extra = (uint16_t)life[i].extra,
+                                 .position = 64 * (n - i)};
+            struct idem_rec b = {.kind = life[j].kind,
+                                 .state = life[j].state,
+                                 .token = life[j].token,
+                                 .extra = (uint16_t)life[j].extra,
+                                 .position = 64 * (n - j)};
+            int o = idem_rec_order(&a, &b);
+            CHECK(i == j ? o == 0 : (o > 0) == (i > j));
+        }
+}
+
+static void a_log_word_keeps_position_and_state(void **state)
+{
+    (void)state;
+    uint64_t w = log_word(IDEM_WAL_POSITION_MAX - 64, REC_COMPLETED);
+    CHECK_IS(log_word_position(w), IDEM_WAL_POSITION_MAX - 64);
+    CHECK(log_word_says(w, REC_COMPLETED));
+    CHECK(!log_word_says(w, REC_GONE));
+    for (unsigned s = 0; s < 8; s++)
+        CHECK(!log_word_says(0, s) && !log_word_says(LOG_WORD_SUPERSEDED, s));
+}
+
+/* ------------------------------------------------------------------ the golden file */
+
+static uint64_t golden_bytes(uint8_t *out)
+{
+    struct idem_file_rec f = a_file();
+    idem_file_encode(&f, out);
+    uint64_t at = IDEM_WAL_HEADER_BYTES + IDEM_WAL_BATCH_BYTES;
+    for (unsigned i = 0; i < KINDS; i++) {
+        struct idem_rec r = a_record(i, f.base + at - IDEM_WAL_HEADER_BYTES);
+        at += idem_rec_encode(&r, SALT, out + at);
+    }
+    struct idem_batch_rec b = {2,     f.base,        f.base,        (uint32_t)(at - IDEM_WAL_HEADER_BYTES),
+                               KINDS, 1700000000000, 1700000000123, 1700000060000};
+    idem_batch_encode(&b, SALT, out + IDEM_WAL_HEADER_BYTES);
+    return at;
+}
+
+static void the_golden_file_is_still_what_is_written(void **state)
+{
+    (void)state;
+    uint8_t made[16384], golden[16384];
+    memset(made, 0, sizeof made);
+    uint64_t n = golden_bytes(made);
+    FILE *file = fopen(IDEM_TESTS_DIR "/format/wal-1.0.golden", "rb");
+    CHECK(file != NULL);
+    size_t got = fread(golden, 1, sizeof golden, file);
+    fclose(file);
+    CHECK_IS(got, n);
+    CHECK_IS(memcmp(made, golden, n), 0);
+    /* By the table, without the library: what a reader of another make would look for. */
+    CHECK_BYTES(golden, 8, "idemwal1");
+    CHECK_IS(get(golden, 8, 4), 1);
+    CHECK_IS(get(golden, 64, 8), 7);
+    CHECK_IS(get(golden, 72, 8), SALT);
+    CHECK_IS(get(golden, 80, 8), 1 << 20);
+    CHECK_IS(get(golden, 112, 8), (1 << 20) - 128);
+    CHECK_BYTES(golden + 4096 + 8, 4, "IDBT");
+    CHECK_IS(get(golden, 4096 + 36, 4), KINDS);
+    const uint8_t *claim = golden + 4096 + 64;
+    CHECK_IS(get(claim, 8, 4), 80 + 9 + 11);
+    CHECK_IS(claim[12], REC_CLAIM);
+    CHECK_IS(claim[13], REC_IN_PROGRESS);
+    CHECK_BYTES(claim + 80, 20, "shopkey-1charge ch_1");
+    const uint8_t *response = claim + 128;
+    CHECK_IS(response[12], REC_RESPONSE);
+    CHECK_BYTES(response + 80, 28, "shopkey-1meta!the bodyevents");
+}
+
+/* ------------------------------------------------------------------ the directory, with each call failing once */
+
+static struct idem_io_calls failing;
+static unsigned calls, fail_at;
+static int fail_with;
+
+static bool fails(void)
+{
+    if (++calls != fail_at)
+        return false;
+    errno = fail_with;
+    return true;
+}
+static int f_open_at(int d, const char *n, int fl, mode_t m)
+{
+    return fails() ? -1 : idem_io_system.open_at(d, n, fl, m);
+}
+static ssize_t f_pread(int fd, void *to, size_t n, off_t at)
+{
+    return fails() ? -1 : idem_io_system.pread(fd, to, n > 100 ? 100 : n, at); /* short, too */
+}
+static ssize_t f_pwrite(int fd, const void *from, size_t n, off_t at)
+{
+    return fails() ? -1 : idem_io_system.pwrite(fd, from, n > 100 ? 100 : n, at);
+}
+static int f_fdatasync(int fd)
+{
+    return fails() ? -1 : idem_io_system.fdatasync(fd);
+}
+static int f_fsync(int fd)
+{
+    return fails() ? -1 : idem_io_system.fsync(fd);
+}
+static int f_fallocate(int fd, off_t n)
+{
+    return fails() ? -1 : idem_io_system.fallocate(fd, n);
+}
+static int f_fstat(int fd, struct stat *st)
+{
+    return fails() ? -1 : idem_io_system.fstat(fd, st);
+}
+static int f_rename_at(int d, const char *from, const char *to)
+{
+    return fails() ? -1 : idem_io_system.rename_at(d, from, to);
+}
+static int f_mkdir_at(int d, const char *n, mode_t m)
+{
+    return fails() ? -1 : idem_io_system.mkdir_at(d, n, m);
+}
+
+static void inject(unsigned at, int with)
+{
+    failing = idem_io_system;
+    failing.open_at = f_open_at;
+    failing.pread = f_pread;
+    failing.pwrite = f_pwrite;
+    failing.fdatasync = f_fdatasync;
+    failing.fsync = f_fsync;
+    failing.fallocate = f_fallocate;
+    failing.fstat = f_fstat;
+    failing.rename_at = f_rename_at;
+    failing.mkdir_at = f_mkdir_at;
+    calls = 0;
+    fail_at = at;
+    fail_with = with;
+    idem_io = &failing;
+}
+
+static int begin_log(const char *path, struct idem_log_dir *d)
+{
+    struct idem_file_rec f = a_file();
+    f.number = 1;
+    f.prev_number = 0;
+    f.oldest = 1;
+    int fd = -1, e = idem_log_dir_open(path, true, 0, d);
+    if (e != IDEM_OK)
+        return e;
+    e = idem_log_file_make(d, &f, &fd);
+    if (e == IDEM_OK) {
+        e = idem_log_file_publish(d, 1, fd);
+        close(fd);
+    }
+    struct idem_log_id_rec id = {0};
+    id.newest = 1;
+    memcpy(id.uuid, f.uuid, 16);
+    memcpy(id.instance, f.instance, 16);
+    if (e == IDEM_OK)
+        e = idem_log_id_write(d, &id);
+    if (e != IDEM_OK)
+        idem_log_dir_close(d);
+    return e;
+}
+
+static int fresh_io(void **state)
+{
+    (void)state;
+    idem_io = &idem_io_system;
+    return 0;
+}
+
+static void a_log_is_begun_and_found_again(void **state)
+{
+    (void)state;
+    const char *path = support_dir();
+    struct idem_log_dir d, e;
+    struct idem_file_rec f = a_file(), g;
+    uint64_t *numbers;
+    size_t count;
+    int fd;
+    CHECK_IS(begin_log(path, &d), IDEM_OK);
+    CHECK_IS(idem_log_dir_open(path, false, 0, &e), IDEM_OK);
+    CHECK_IS(e.id.newest, 1);
+    CHECK_IS(e.id.sequence, 1);
+    CHECK_IS(idem_log_ours(&e, f.uuid, f.instance), IDEM_OK);
+    CHECK_IS(idem_log_ours(&e, f.uuid, f.uuid), IDEM_E_STALE);
+    CHECK_IS(idem_log_list(&e, &numbers, &count), IDEM_OK);
+    CHECK_IS(count, 1);
+    CHECK_IS(numbers[0], 1);
+    free(numbers);
+    CHECK_IS(idem_log_file_open(&e, 1, f.uuid, true, &g, &fd), IDEM_OK);
+    CHECK_IS(g.base, f.base);
+    close(fd);
+    CHECK_IS(idem_log_file_open(&e, 1, f.instance, false, &g, &fd), IDEM_E_LOG_FOREIGN);
+    CHECK_IS(idem_log_file_open(&e, 2, f.uuid, false, &g, &fd), IDEM_E_LOG_DAMAGED);
+    /* A second one of a number is refused, and its temporary file is gone. */
+    f.number = 1;
+    f.prev_number = 0;
+    f.oldest = 1;
+    CHECK_IS(idem_log_file_make(&e, &f, &fd), IDEM_OK);
+    CHECK_IS(idem_log_file_publish(&e, 1, fd), IDEM_E_EXISTS);
+    close(fd);
+    CHECK_IS(idem_io->lock(d.id_fd, IDEM_LOG_LOCK_AT), 0);
+    CHECK_IS(idem_io->lock(e.id_fd, IDEM_LOG_LOCK_AT), -1); /* another open file: another holder */
+    CHECK_IS(errno, EAGAIN);
+    CHECK_IS(idem_io->unlock(d.id_fd, IDEM_LOG_LOCK_AT), 0);
+    char away[300];
+    snprintf(away, sizeof away, "%s.away", path);
+    CHECK_IS(rename(path, away), 0);
+    CHECK_IS(idem_log_ours(&d, f.uuid, f.instance), IDEM_E_LOG);
+    idem_log_dir_close(&d);
+    idem_log_dir_close(&e);
+    support_remove(away);
+}
+
+static void a_torn_id_sector_leaves_the_other_one(void **state)
+{
+    (void)state;
+    const char *path = support_dir();
+    struct idem_log_dir d;
+    CHECK_IS(begin_log(path, &d), IDEM_OK);
+    struct idem_log_id_rec id = d.id;
+    id.newest = 2;
+    CHECK_IS(idem_log_id_write(&d, &id), IDEM_OK); /* sequence 2, in the other sector */
+    CHECK_IS(idem_log_id_read(&d), IDEM_OK);
+    CHECK_IS(d.id.newest, 2);
+    uint8_t torn = 0xff;
+    for (unsigned sector = 0; sector < 2; sector++) {
+        CHECK_IS(pwrite(d.id_fd, &torn, 1, sector * 512 + 200), 1);
+        int e = idem_log_id_read(&d);
+        CHECK_IS(e, sector == 0 ? IDEM_OK : IDEM_E_LOG_DAMAGED);
+    }
+    idem_log_dir_close(&d);
+}
+
+static void a_file_that_was_cut_or_renamed_is_refused_in_words(void **state)
+{
+    (void)state;
+    const char *path = support_dir();
+    struct idem_log_dir d;
+    struct idem_file_rec f;
+    int fd;
+    char from[400], to[400];
+    CHECK_IS(begin_log(path, &d), IDEM_OK);
+    snprintf(from, sizeof from, "%s/wal-%020u", path, 1u);
+    snprintf(to, sizeof to, "%s/wal-%020u", path, 2u);
+    CHECK_IS(truncate(from, 8191), 0);
+    CHECK_IS(idem_log_file_open(&d, 1, NULL, false, &f, &fd), IDEM_E_LOG_DAMAGED);
+    CHECK(strstr(idem_error_detail(), "8191 bytes") != NULL);
+    CHECK_IS(truncate(from, 8192), 0);
+    CHECK_IS(rename(from, to), 0);
+    CHECK_IS(idem_log_file_open(&d, 2, NULL, false, &f, &fd), IDEM_E_LOG_DAMAGED);
+    CHECK(strstr(idem_error_detail(), "says file 1") != NULL);
+    CHECK_IS(truncate(to, 0), 0);
+    CHECK_IS(idem_log_file_open(&d, 2, NULL, false, &f, &fd), IDEM_E_LOG_DAMAGED);
+    idem_log_dir_close(&d);
+}
+
+static void whichever_call_fails_beginning_a_log_says_so_and_can_be_repeated(void **state)
+{
+    (void)state;
+    static const int errors[] = {EIO, ENOSPC, EROFS};
+    struct idem_log_dir d;
+    unsigned failed = 0;
+    for (unsigned k = 0; k < 3; k++)
+        for (unsigned n = 1;; n++) {
+            const char *path = support_dir();
+            CHECK(n < 1000);
+            inject(n, errors[k]);
+            int e = begin_log(path, &d);
+            bool reached = calls >= fail_at;
+            idem_io = &idem_io_system;
+            if (!reached) {
+                CHECK_IS(e, IDEM_OK);
+                idem_log_dir_close(&d);
+                break;
+            }
+            failed++;
+            CHECK_IS(e, errors[k] == ENOSPC ? IDEM_E_LOG_SPACE : IDEM_E_LOG);
+            /* Nothing that has a name is incomplete. */
+            struct idem_file_rec f;
+            int fd;
+            if (idem_log_dir_open(path, true, 0, &d) == IDEM_OK) {
+                e = idem_log_file_open(&d, 1, NULL, false, &f, &fd);
+                if (e == IDEM_OK)
+                    close(fd);
+                else
+                    CHECK(strstr(idem_error_detail(), "missing") != NULL);
+                idem_log_dir_close(&d);
+                if (e != IDEM_OK) {
+                    CHECK_IS(begin_log(path, &d), IDEM_OK);
+                    idem_log_dir_close(&d);
+                }
+            }
+            support_remove(path);
+        }
+    CHECK(failed > 30);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_kind_is_read_back_as_it_was_written),
+        cmocka_unit_test(every_flipped_bit_and_every_cut_of_a_record_is_noticed),
+        cmocka_unit_test(headers_are_read_back_and_every_flipped_bit_of_them_is_noticed),
+        cmocka_unit_test(zeros_are_no_record_no_batch_and_no_file),
+        cmocka_unit_test(an_unknown_version_or_kind_says_so),
+        cmocka_unit_test(records_that_are_too_long_or_contradict_themselves_are_refused),
+        cmocka_unit_test(of_two_records_the_later_in_the_keys_life_holds_wherever_it_lies),
+        cmocka_unit_test(a_log_word_keeps_position_and_state),
+        cmocka_unit_test(the_golden_file_is_still_what_is_written),
+        cmocka_unit_test_setup(a_log_is_begun_and_found_again, fresh_io),
+        cmocka_unit_test_setup(a_torn_id_sector_leaves_the_other_one, fresh_io),
+        cmocka_unit_test_setup(a_file_that_was_cut_or_renamed_is_refused_in_words, fresh_io),
+        cmocka_unit_test_setup(whichever_call_fails_beginning_a_log_says_so_and_can_be_repeated, fresh_io),
+    };
+    return cmocka_run_group_tests(tests, support_setup, support_teardown);
+}
