@@ -13,7 +13,8 @@
 
 #define ID_NAME   "id"
 #define ID_BYTES  (2 * IDEM_WAL_SECTOR_BYTES)
-#define TMP_BYTES (IDEM_LOG_NAME_BYTES + 8)
+#define TMP_BYTES 64u
+#define ID_TMP    "id.tmp"
 
 int idem_log_fail(const struct idem_log_dir *d, const char *name, const char *what)
 {
@@ -30,9 +31,9 @@ void idem_log_file_name(uint64_t number, char name[IDEM_LOG_NAME_BYTES])
     snprintf(name, IDEM_LOG_NAME_BYTES, "wal-%020llu", (unsigned long long)number);
 }
 
-static void tmp_name(uint64_t number, char name[TMP_BYTES])
+static void tmp_name(const struct idem_file_rec *f, char name[TMP_BYTES])
 {
-    snprintf(name, TMP_BYTES, "wal-%020llu.tmp", (unsigned long long)number);
+    snprintf(name, TMP_BYTES, "wal-%020llu-%016llx.tmp", (unsigned long long)f->number, (unsigned long long)f->salt);
 }
 
 /* ------------------------------------------------------------------ directory and id */
@@ -157,38 +158,82 @@ int idem_log_id_write(struct idem_log_dir *d, struct idem_log_id_rec *id)
     return IDEM_OK;
 }
 
-static int open_id(bool create, struct idem_log_dir *d)
+/* An id file under its temporary name, complete. first: its first sector, NULL for an empty one. */
+static int make_id(struct idem_log_dir *d, const uint8_t *first)
+{
+    uint8_t bytes[ID_BYTES];
+    memset(bytes, 0, sizeof bytes);
+    if (first != NULL)
+        memcpy(bytes, first, IDEM_WAL_SECTOR_BYTES);
+    idem_io->unlink_at(d->fd, ID_TMP); /* what a dead one left */
+    int fd = idem_io->open_at(d->fd, ID_TMP, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return idem_log_fail(d, ID_TMP, "create");
+    int e = IDEM_OK;
+    if (d->group != (gid_t)-1 && idem_io->give(fd, d->group, 0660) != 0)
+        e = idem_log_fail(d, ID_TMP, "cannot give it to its group");
+    else if (idem_io_write(fd, bytes, sizeof bytes, 0) != 0)
+        e = idem_log_fail(d, ID_TMP, "write");
+    else if (idem_io->fsync(fd) != 0)
+        e = idem_log_fail(d, ID_TMP, "fsync");
+    idem_io->close(fd);
+    return e;
+}
+
+static int attach_id(struct idem_log_dir *d)
 {
     struct stat st;
-    if (create) {
-        int fd = idem_io->open_at(d->fd, ID_NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0 && errno != EEXIST)
-            return idem_log_fail(d, ID_NAME, "create");
-        if (fd >= 0) {
-            int e = IDEM_OK;
-            if (d->group != (gid_t)-1 && idem_io->give(fd, d->group, 0660) != 0)
-                e = idem_log_fail(d, ID_NAME, "cannot give it to its group");
-            else if (idem_io->fallocate(fd, ID_BYTES) != 0)
-                e = idem_log_fail(d, ID_NAME, "fallocate");
-            else if (idem_io->fsync(fd) != 0)
-                e = idem_log_fail(d, ID_NAME, "fsync");
-            idem_io->close(fd);
-            if (e == IDEM_OK)
-                e = idem_log_dir_sync(d);
-            if (e != IDEM_OK)
-                return e;
-        }
-    }
-    struct stat there;
-    if (idem_io->stat_at(d->fd, ID_NAME, &there) != 0 && errno == ENOENT)
+    if (idem_io->stat_at(d->fd, ID_NAME, &st) != 0 && errno == ENOENT)
         return idem_fail(IDEM_E_LOG_DAMAGED, "%s/%s: missing; it says whose log this is: idem recover --salvage",
                          d->path, ID_NAME);
-    int e = open_file(d, ID_NAME, O_RDWR, &d->id_fd, &st);
+    int fd, e = open_file(d, ID_NAME, O_RDWR, &fd, &st);
     if (e != IDEM_OK)
         return e;
+    if (d->id_fd >= 0)
+        idem_io->close(d->id_fd);
+    d->id_fd = fd;
     d->device = st.st_dev;
     d->inode = st.st_ino;
     return idem_log_id_read(d);
+}
+
+int idem_log_id_replace(struct idem_log_dir *d, struct idem_log_id_rec *id)
+{
+    uint8_t sector[IDEM_WAL_SECTOR_BYTES];
+    id->major = IDEM_WAL_MAJOR;
+    id->minor = IDEM_WAL_MINOR;
+    id->sequence = d->id.sequence + 1;
+    idem_log_id_encode(id, sector);
+    int e = make_id(d, sector);
+    if (e == IDEM_OK && idem_io->replace_at(d->fd, ID_TMP, ID_NAME) != 0)
+        e = idem_log_fail(d, ID_NAME, "rename");
+    IDEM_POINT("log.id.replaced");
+    if (e == IDEM_OK)
+        e = idem_log_dir_sync(d);
+    return e == IDEM_OK ? attach_id(d) : e;
+}
+
+int idem_log_dir_hold(struct idem_log_dir *d)
+{
+    if (idem_io->hold_dir(d->fd) == 0)
+        return IDEM_OK;
+    return errno == EWOULDBLOCK || errno == EINTR ? 1 : idem_log_fail(d, "", "flock");
+}
+
+/* An empty one, if there is none: of two who make it at once the first one's stays. */
+static int open_id(bool create, struct idem_log_dir *d)
+{
+    struct stat st;
+    if (create && idem_io->stat_at(d->fd, ID_NAME, &st) != 0 && errno == ENOENT) {
+        int e = make_id(d, NULL);
+        if (e == IDEM_OK && idem_io->rename_at(d->fd, ID_TMP, ID_NAME) != 0 && errno != EEXIST)
+            e = idem_log_fail(d, ID_NAME, "rename");
+        if (e == IDEM_OK)
+            e = idem_log_dir_sync(d);
+        if (e != IDEM_OK)
+            return e;
+    }
+    return attach_id(d);
 }
 
 int idem_log_dir_open(const char *path, bool create, int64_t group, struct idem_log_dir *d)
@@ -296,13 +341,27 @@ int idem_log_list(struct idem_log_dir *d, uint64_t **numbers, size_t *count)
 
 /* ------------------------------------------------------------------ files */
 
-void idem_log_file_discard(struct idem_log_dir *d, uint64_t number)
+void idem_log_file_discard(struct idem_log_dir *d, const struct idem_file_rec *f)
 {
     char name[TMP_BYTES];
     int kept = errno;
-    tmp_name(number, name);
+    tmp_name(f, name);
     idem_io->unlink_at(d->fd, name);
     errno = kept;
+}
+
+static int remove_tmp(void *ctx, const char *name)
+{
+    const struct idem_log_dir *d = ctx;
+    size_t n = strlen(name);
+    if (strncmp(name, "wal-", 4) == 0 && n > 4 && strcmp(name + n - 4, ".tmp") == 0)
+        idem_io->unlink_at(d->fd, name);
+    return 0;
+}
+
+int idem_log_clear_tmp(struct idem_log_dir *d)
+{
+    return idem_io->list(d->fd, remove_tmp, d) == 0 ? IDEM_OK : idem_log_fail(d, "", "list");
 }
 
 int idem_log_file_make(struct idem_log_dir *d, struct idem_file_rec *f, int *fd)
@@ -312,8 +371,8 @@ int idem_log_file_make(struct idem_log_dir *d, struct idem_file_rec *f, int *fd)
     f->major = IDEM_WAL_MAJOR;
     f->minor = IDEM_WAL_MINOR;
     f->features_required = f->features_optional = 0;
-    tmp_name(f->number, name);
-    idem_log_file_discard(d, f->number); /* what a dead one left */
+    tmp_name(f, name);
+    idem_log_file_discard(d, f); /* our own, of an attempt that failed */
     int t = idem_io->open_at(d->fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (t < 0)
         return idem_log_fail(d, name, "create");
@@ -331,18 +390,18 @@ int idem_log_file_make(struct idem_log_dir *d, struct idem_file_rec *f, int *fd)
         int kept = errno;
         idem_io->close(t);
         errno = kept;
-        idem_log_file_discard(d, f->number);
+        idem_log_file_discard(d, f);
         return e;
     }
     *fd = t;
     return IDEM_OK;
 }
 
-int idem_log_file_publish(struct idem_log_dir *d, uint64_t number, int fd)
+int idem_log_file_publish(struct idem_log_dir *d, const struct idem_file_rec *f, int fd)
 {
     char from[TMP_BYTES], to[IDEM_LOG_NAME_BYTES];
-    tmp_name(number, from);
-    idem_log_file_name(number, to);
+    tmp_name(f, from);
+    idem_log_file_name(f->number, to);
     int e = IDEM_OK;
     if (idem_io->fsync(fd) != 0) {
         e = idem_log_fail(d, from, "fsync");
@@ -353,7 +412,7 @@ int idem_log_file_publish(struct idem_log_dir *d, uint64_t number, int fd)
         IDEM_POINT("log.file.named");
         return idem_log_dir_sync(d);
     }
-    idem_log_file_discard(d, number);
+    idem_log_file_discard(d, f);
     return e;
 }
 

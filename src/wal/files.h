@@ -3,18 +3,19 @@
  *
  * Owns: names, creation, listing, deletion, the id file. All through wal/io.h.
  *
- * The directory holds   id             whose log it is, which segment may write it, its newest file; leaders' lock bytes
- *                       wal-%020u      files, numbered from 1, without gaps from the oldest to the newest
- *                       wal-%020u.tmp  one that is being made
+ * The directory holds   id                  whose log it is, which segment may write it, its newest file; leaders' lock bytes
+ *                       wal-%020u           files, numbered from 1, without gaps from the oldest to the newest
+ *                       wal-%020u-SALT.tmp  one that is being made; the name is its maker's alone
  *
  * Invariants
  *  1. A file that has its name is complete: header, space, and for a recovery's file the records it begins with, were synced before the
  *     rename. It is used after the directory was synced and the id names it.
  *  2. A name is never taken twice (rename does not replace), so of two leaders that make a file of one number one fails.
  *  3. Only the oldest files are deleted, and only after a REC_RETAIN that says so is durable.
- *  4. An acknowledgement is given only if, after the sync, the id still names our instance: idem_log_ours().
+ *  4. Another instance is another inode of the id: a writer that slept while the log was taken over writes into a file that nobody reads.
+ *  5. An acknowledgement is given only if, after the sync, the id still names our instance: idem_log_ours().
  *
- * If we die here: a .tmp is left, removed by who makes a file of that number next; a file that the id does not name yet is used by
+ * If we die here: a .tmp is left, removed by who makes a file next; a file that the id does not name yet is used by
  * nobody and accepted by recovery if it is sound; an id sector half written leaves the other one.
  */
 #ifndef IDEM_WAL_FILES_H
@@ -26,8 +27,7 @@
 
 #define IDEM_LOG_PATH_MAX   1024u
 #define IDEM_LOG_NAME_BYTES 32u
-#define IDEM_LOG_LOCK_AT \
-    (INT64_C(1) << 40) /* leader of epoch e: byte IDEM_LOG_LOCK_AT + e of `id`; recovery: the byte before the first */
+#define IDEM_LOG_LOCK_AT    (INT64_C(1) << 40) /* leader of epoch e: byte IDEM_LOG_LOCK_AT + e of `id` */
 
 struct idem_log_dir {
     int fd;
@@ -48,9 +48,15 @@ struct idem_log_dir {
 int idem_log_dir_open(const char *path, bool create, int64_t group, struct idem_log_dir *d);
 void idem_log_dir_close(struct idem_log_dir *d);
 
-/* Writes *id (its sequence is set: one more than the last) to the older sector and syncs. Only who holds a leader's or recovery's byte calls
-   it. Durability: on the disk at return. Errors: IDEM_E_LOG, IDEM_E_LOG_SPACE. */
+/* Writes *id (its sequence is set: one more than the last) to the older sector and syncs. Only who holds a leader's byte calls
+   it, and only to change `newest`. Durability: on the disk at return. Errors: IDEM_E_LOG, IDEM_E_LOG_SPACE. */
 int idem_log_id_write(struct idem_log_dir *d, struct idem_log_id_rec *id);
+/* A new id file in the place of the old one: for a new log's first id, taking a log over, and destroying one. Only under
+   idem_log_dir_hold(). d goes on with the new one. Errors: IDEM_E_LOG, IDEM_E_LOG_SPACE; the old one stands then, or (the directory's sync failed)
+   either. */
+int idem_log_id_replace(struct idem_log_dir *d, struct idem_log_id_rec *id);
+/* Exclusive among recoveries and destroyers; until d is closed. Outcomes: IDEM_OK, 1: somebody else has it. Errors: IDEM_E_LOG. */
+int idem_log_dir_hold(struct idem_log_dir *d);
 /* Reads it anew into d->id. Errors: IDEM_E_LOG, IDEM_E_LOG_DAMAGED, IDEM_E_VERSION. */
 int idem_log_id_read(struct idem_log_dir *d);
 
@@ -69,8 +75,11 @@ int idem_log_list(struct idem_log_dir *d, uint64_t **numbers, size_t *count);
 int idem_log_file_make(struct idem_log_dir *d, struct idem_file_rec *f, int *fd);
 /* Syncs it, gives it its name, syncs the directory. Errors: IDEM_E_EXISTS (somebody was faster; the temporary one is gone), IDEM_E_LOG,
    IDEM_E_LOG_SPACE. On an error of the last sync the file has its name but must not be used: make the next one. fd stays open in any case. */
-int idem_log_file_publish(struct idem_log_dir *d, uint64_t number, int fd);
-void idem_log_file_discard(struct idem_log_dir *d, uint64_t number); /* the temporary one, if it is there */
+int idem_log_file_publish(struct idem_log_dir *d, const struct idem_file_rec *f, int fd);
+void idem_log_file_discard(struct idem_log_dir *d,
+                           const struct idem_file_rec *f); /* the temporary one, if it is there */
+/* Removes what makers that died have left. One that only sleeps finds its file gone and fails. Errors: IDEM_E_LOG. */
+int idem_log_clear_tmp(struct idem_log_dir *d);
 
 /* Opens a file by number and decodes its header; checks number, UUID (if given) and size. Errors: IDEM_E_LOG_DAMAGED (missing, short, not a
    log file, wrong checksum), IDEM_E_LOG_FOREIGN, IDEM_E_VERSION, IDEM_E_PERMISSION, IDEM_E_LOG. */

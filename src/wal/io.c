@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 /* open and fcntl are variadic: their addresses can't stand in the table. */
@@ -41,6 +42,16 @@ static int sys_rename_at(int dir_fd, const char *from, const char *to)
         return r;
     /* A file system without it. */
     return linkat(dir_fd, from, dir_fd, to, 0) != 0 ? -1 : unlinkat(dir_fd, from, 0);
+}
+
+static int sys_replace_at(int dir_fd, const char *from, const char *to)
+{
+    return renameat(dir_fd, from, dir_fd, to);
+}
+
+static int sys_hold_dir(int dir_fd)
+{
+    return flock(dir_fd, LOCK_EX | LOCK_NB);
 }
 
 static int sys_unlink_at(int dir_fd, const char *name)
@@ -110,11 +121,13 @@ const struct idem_io_calls idem_io_system = {
     .fstat = fstat,
     .stat_at = sys_stat_at,
     .rename_at = sys_rename_at,
+    .replace_at = sys_replace_at,
     .unlink_at = sys_unlink_at,
     .mkdir_at = mkdirat,
     .list = sys_list,
     .lock = sys_lock,
     .unlock = sys_unlock,
+    .hold_dir = sys_hold_dir,
 };
 
 #ifdef IDEM_TESTING

@@ -27,14 +27,16 @@ struct idem_io_calls {
     int (*fallocate)(int fd, off_t bytes); /* space for [0, bytes), size too: as posix_fallocate, but -1 and errno */
     int (*give)(int fd, gid_t group, mode_t mode); /* group and mode of a new file; group (gid_t)-1: as it is */
     int (*fstat)(int fd, struct stat *st);
-    int (*stat_at)(int dir_fd, const char *name, struct stat *st);  /* symlinks are not followed */
-    int (*rename_at)(int dir_fd, const char *from, const char *to); /* never replaces: EEXIST */
+    int (*stat_at)(int dir_fd, const char *name, struct stat *st);   /* symlinks are not followed */
+    int (*rename_at)(int dir_fd, const char *from, const char *to);  /* never replaces: EEXIST */
+    int (*replace_at)(int dir_fd, const char *from, const char *to); /* replaces */
     int (*unlink_at)(int dir_fd, const char *name);
     int (*mkdir_at)(int dir_fd, const char *name, mode_t mode);
     int (*list)(int dir_fd, int (*each)(void *ctx, const char *name),
                 void *ctx);          /* each: 0 to go on; returned as it is */
     int (*lock)(int fd, int64_t at); /* OFD write lock on one byte; -1 with EAGAIN: held by somebody else */
     int (*unlock)(int fd, int64_t at);
+    int (*hold_dir)(int dir_fd); /* flock, exclusive; -1 with EAGAIN: held by somebody else; freed by closing */
 };
 
 extern const struct idem_io_calls idem_io_system;

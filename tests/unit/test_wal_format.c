@@ -1,57 +1,17 @@
 /*
- * tests/unit/test_wal_format.c - the log's format and its directory: what is written is read back, every flipped bit is noticed, the golden
- * file stays what it is, and each failing system call gives an error and leaves nothing that looks complete.
+ * tests/unit/test_wal_format.c - the log's format: what is written is read back, every flipped bit is noticed, the golden file stays
+ * what it is.
  */
 #include "support/support.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "format/bytes.h"
-#include "wal/files.h"
+#include "unit/wal_file.h"
 
-#define SALT UINT64_C(0x0123456789abcdef)
 #define ROOM 4096u
-
-static struct idem_file_rec a_file(void)
-{
-    struct idem_file_rec f = {
-        .major = IDEM_WAL_MAJOR,
-        .number = 7,
-        .salt = SALT,
-        .base = 1 << 20,
-        .bytes = 8192,
-        .prev_number = 6,
-        .prev_salt = 66,
-        .prev_end = (1 << 20) - 128,
-        .oldest = 3,
-        .epoch = 2,
-        .store_ms = INT64_C(1700000000000),
-        .wall_ms = INT64_C(1700000000123),
-        .ceiling_ms = INT64_C(1700000060000),
-        .prev_expiry_ms = INT64_C(1700086400000),
-        .ttl_ms = 86400000,
-        .lease_ms = 30000,
-        .keys = 1000,
-        .response_bytes = 512,
-        .when_full = 1,
-        .processes = 4,
-        .lanes = 8,
-        .group = 1001,
-    };
-    for (unsigned i = 0; i < 16; i++) {
-        f.uuid[i] = (uint8_t)i;
-        f.instance[i] = (uint8_t)(0xf0 + i);
-    }
-    for (unsigned i = 0; i < sizeof f.secret; i++)
-        f.secret[i] = (uint8_t)(i * 37 + 11);
-    return f;
-}
 
 /* One of each kind; the bytes are static. */
 #define KINDS 7u
@@ -383,234 +343,6 @@ static void the_golden_file_is_still_what_is_written(void **state)
     CHECK_BYTES(response + 80, 28, "shopkey-1meta!the bodyevents");
 }
 
-/* ------------------------------------------------------------------ the directory, with each call failing once */
-
-static struct idem_io_calls failing;
-static unsigned calls, fail_at;
-static int fail_with;
-
-static bool fails(void)
-{
-    if (++calls != fail_at)
-        return false;
-    errno = fail_with;
-    return true;
-}
-static int f_open_at(int d, const char *n, int fl, mode_t m)
-{
-    return fails() ? -1 : idem_io_system.open_at(d, n, fl, m);
-}
-static ssize_t f_pread(int fd, void *to, size_t n, off_t at)
-{
-    return fails() ? -1 : idem_io_system.pread(fd, to, n > 100 ? 100 : n, at); /* short, too */
-}
-static ssize_t f_pwrite(int fd, const void *from, size_t n, off_t at)
-{
-    return fails() ? -1 : idem_io_system.pwrite(fd, from, n > 100 ? 100 : n, at);
-}
-static int f_fdatasync(int fd)
-{
-    return fails() ? -1 : idem_io_system.fdatasync(fd);
-}
-static int f_fsync(int fd)
-{
-    return fails() ? -1 : idem_io_system.fsync(fd);
-}
-static int f_fallocate(int fd, off_t n)
-{
-    return fails() ? -1 : idem_io_system.fallocate(fd, n);
-}
-static int f_fstat(int fd, struct stat *st)
-{
-    return fails() ? -1 : idem_io_system.fstat(fd, st);
-}
-static int f_rename_at(int d, const char *from, const char *to)
-{
-    return fails() ? -1 : idem_io_system.rename_at(d, from, to);
-}
-static int f_mkdir_at(int d, const char *n, mode_t m)
-{
-    return fails() ? -1 : idem_io_system.mkdir_at(d, n, m);
-}
-
-static void inject(unsigned at, int with)
-{
-    failing = idem_io_system;
-    failing.open_at = f_open_at;
-    failing.pread = f_pread;
-    failing.pwrite = f_pwrite;
-    failing.fdatasync = f_fdatasync;
-    failing.fsync = f_fsync;
-    failing.fallocate = f_fallocate;
-    failing.fstat = f_fstat;
-    failing.rename_at = f_rename_at;
-    failing.mkdir_at = f_mkdir_at;
-    calls = 0;
-    fail_at = at;
-    fail_with = with;
-    idem_io = &failing;
-}
-
-static int begin_log(const char *path, struct idem_log_dir *d)
-{
-    struct idem_file_rec f = a_file();
-    f.number = 1;
-    f.prev_number = 0;
-    f.oldest = 1;
-    int fd = -1, e = idem_log_dir_open(path, true, 0, d);
-    if (e != IDEM_OK)
-        return e;
-    e = idem_log_file_make(d, &f, &fd);
-    if (e == IDEM_OK) {
-        e = idem_log_file_publish(d, 1, fd);
-        close(fd);
-    }
-    struct idem_log_id_rec id = {0};
-    id.newest = 1;
-    memcpy(id.uuid, f.uuid, 16);
-    memcpy(id.instance, f.instance, 16);
-    if (e == IDEM_OK)
-        e = idem_log_id_write(d, &id);
-    if (e != IDEM_OK)
-        idem_log_dir_close(d);
-    return e;
-}
-
-static int fresh_io(void **state)
-{
-    (void)state;
-    idem_io = &idem_io_system;
-    return 0;
-}
-
-static void a_log_is_begun_and_found_again(void **state)
-{
-    (void)state;
-    const char *path = support_dir();
-    struct idem_log_dir d, e;
-    struct idem_file_rec f = a_file(), g;
-    uint64_t *numbers;
-    size_t count;
-    int fd;
-    CHECK_IS(begin_log(path, &d), IDEM_OK);
-    CHECK_IS(idem_log_dir_open(path, false, 0, &e), IDEM_OK);
-    CHECK_IS(e.id.newest, 1);
-    CHECK_IS(e.id.sequence, 1);
-    CHECK_IS(idem_log_ours(&e, f.uuid, f.instance), IDEM_OK);
-    CHECK_IS(idem_log_ours(&e, f.uuid, f.uuid), IDEM_E_STALE);
-    CHECK_IS(idem_log_list(&e, &numbers, &count), IDEM_OK);
-    CHECK_IS(count, 1);
-    CHECK_IS(numbers[0], 1);
-    free(numbers);
-    CHECK_IS(idem_log_file_open(&e, 1, f.uuid, true, &g, &fd), IDEM_OK);
-    CHECK_IS(g.base, f.base);
-    close(fd);
-    CHECK_IS(idem_log_file_open(&e, 1, f.instance, false, &g, &fd), IDEM_E_LOG_FOREIGN);
-    CHECK_IS(idem_log_file_open(&e, 2, f.uuid, false, &g, &fd), IDEM_E_LOG_DAMAGED);
-    /* A second one of a number is refused, and its temporary file is gone. */
-    f.number = 1;
-    f.prev_number = 0;
-    f.oldest = 1;
-    CHECK_IS(idem_log_file_make(&e, &f, &fd), IDEM_OK);
-    CHECK_IS(idem_log_file_publish(&e, 1, fd), IDEM_E_EXISTS);
-    close(fd);
-    CHECK_IS(idem_io->lock(d.id_fd, IDEM_LOG_LOCK_AT), 0);
-    CHECK_IS(idem_io->lock(e.id_fd, IDEM_LOG_LOCK_AT), -1); /* another open file: another holder */
-    CHECK_IS(errno, EAGAIN);
-    CHECK_IS(idem_io->unlock(d.id_fd, IDEM_LOG_LOCK_AT), 0);
-    char away[300];
-    snprintf(away, sizeof away, "%s.away", path);
-    CHECK_IS(rename(path, away), 0);
-    CHECK_IS(idem_log_ours(&d, f.uuid, f.instance), IDEM_E_LOG);
-    idem_log_dir_close(&d);
-    idem_log_dir_close(&e);
-    support_remove(away);
-}
-
-static void a_torn_id_sector_leaves_the_other_one(void **state)
-{
-    (void)state;
-    const char *path = support_dir();
-    struct idem_log_dir d;
-    CHECK_IS(begin_log(path, &d), IDEM_OK);
-    struct idem_log_id_rec id = d.id;
-    id.newest = 2;
-    CHECK_IS(idem_log_id_write(&d, &id), IDEM_OK); /* sequence 2, in the other sector */
-    CHECK_IS(idem_log_id_read(&d), IDEM_OK);
-    CHECK_IS(d.id.newest, 2);
-    uint8_t torn = 0xff;
-    for (unsigned sector = 0; sector < 2; sector++) {
-        CHECK_IS(pwrite(d.id_fd, &torn, 1, sector * 512 + 200), 1);
-        int e = idem_log_id_read(&d);
-        CHECK_IS(e, sector == 0 ? IDEM_OK : IDEM_E_LOG_DAMAGED);
-    }
-    idem_log_dir_close(&d);
-}
-
-static void a_file_that_was_cut_or_renamed_is_refused_in_words(void **state)
-{
-    (void)state;
-    const char *path = support_dir();
-    struct idem_log_dir d;
-    struct idem_file_rec f;
-    int fd;
-    char from[400], to[400];
-    CHECK_IS(begin_log(path, &d), IDEM_OK);
-    snprintf(from, sizeof from, "%s/wal-%020u", path, 1u);
-    snprintf(to, sizeof to, "%s/wal-%020u", path, 2u);
-    CHECK_IS(truncate(from, 8191), 0);
-    CHECK_IS(idem_log_file_open(&d, 1, NULL, false, &f, &fd), IDEM_E_LOG_DAMAGED);
-    CHECK(strstr(idem_error_detail(), "8191 bytes") != NULL);
-    CHECK_IS(truncate(from, 8192), 0);
-    CHECK_IS(rename(from, to), 0);
-    CHECK_IS(idem_log_file_open(&d, 2, NULL, false, &f, &fd), IDEM_E_LOG_DAMAGED);
-    CHECK(strstr(idem_error_detail(), "says file 1") != NULL);
-    CHECK_IS(truncate(to, 0), 0);
-    CHECK_IS(idem_log_file_open(&d, 2, NULL, false, &f, &fd), IDEM_E_LOG_DAMAGED);
-    idem_log_dir_close(&d);
-}
-
-static void whichever_call_fails_beginning_a_log_says_so_and_can_be_repeated(void **state)
-{
-    (void)state;
-    static const int errors[] = {EIO, ENOSPC, EROFS};
-    struct idem_log_dir d;
-    unsigned failed = 0;
-    for (unsigned k = 0; k < 3; k++)
-        for (unsigned n = 1;; n++) {
-            const char *path = support_dir();
-            CHECK(n < 1000);
-            inject(n, errors[k]);
-            int e = begin_log(path, &d);
-            bool reached = calls >= fail_at;
-            idem_io = &idem_io_system;
-            if (!reached) {
-                CHECK_IS(e, IDEM_OK);
-                idem_log_dir_close(&d);
-                break;
-            }
-            failed++;
-            CHECK_IS(e, errors[k] == ENOSPC ? IDEM_E_LOG_SPACE : IDEM_E_LOG);
-            /* Nothing that has a name is incomplete. */
-            struct idem_file_rec f;
-            int fd;
-            if (idem_log_dir_open(path, true, 0, &d) == IDEM_OK) {
-                e = idem_log_file_open(&d, 1, NULL, false, &f, &fd);
-                if (e == IDEM_OK)
-                    close(fd);
-                else
-                    CHECK(strstr(idem_error_detail(), "missing") != NULL);
-                idem_log_dir_close(&d);
-                if (e != IDEM_OK) {
-                    CHECK_IS(begin_log(path, &d), IDEM_OK);
-                    idem_log_dir_close(&d);
-                }
-            }
-            support_remove(path);
-        }
-    CHECK(failed > 30);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -623,10 +355,6 @@ int main(void)
         cmocka_unit_test(of_two_records_the_later_in_the_keys_life_holds_wherever_it_lies),
         cmocka_unit_test(a_log_word_keeps_position_and_state),
         cmocka_unit_test(the_golden_file_is_still_what_is_written),
-        cmocka_unit_test_setup(a_log_is_begun_and_found_again, fresh_io),
-        cmocka_unit_test_setup(a_torn_id_sector_leaves_the_other_one, fresh_io),
-        cmocka_unit_test_setup(a_file_that_was_cut_or_renamed_is_refused_in_words, fresh_io),
-        cmocka_unit_test_setup(whichever_call_fails_beginning_a_log_says_so_and_can_be_repeated, fresh_io),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
