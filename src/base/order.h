@@ -21,6 +21,8 @@
  * P9 the sweep's cursor: all work of a slice before the cursor leaves it.
  * P10 a view pointer: the view is complete before a thread finds it (liburcu's assign and dereference are used there).
  * P11 a hazard is cleared after the last access it covers: release by the operation, acquire by the sweeper.
+ * P12 a log ring: the cell before the head that covers it, for the leader; the leader's use of a cell, and the durable position, before the
+ *    flushed count, for the lane.
  */
 #ifndef IDEM_BASE_ORDER_H
 #define IDEM_BASE_ORDER_H

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Includes go down only. The rooms under src/ and what each may include:
-#   base < segment < arena < index < store,  base < wal < store,  recover on top of all of them;
+#   base < wal < segment < arena < index < store,  recover on top of all of them (wal knows nothing of the rooms above);
 #   tools/, bench/ and src/nginx/ use the public header and files of their own folder, nothing of src/.
 # tests/ may include anything: it looks inside.
 source "$(dirname "${BASH_SOURCE[0]}")/report.bash"
@@ -13,9 +13,9 @@ arrows() {
             2>/dev/null | sort | xargs -r awk '
             BEGIN {
                 allowed["base"] = "base"
-                allowed["segment"] = "base segment"
-                allowed["arena"] = "base segment arena"
-                allowed["index"] = "base segment arena index"
+                allowed["segment"] = "base wal segment"
+                allowed["arena"] = "base wal segment arena"
+                allowed["index"] = "base wal segment arena index"
                 allowed["wal"] = "base wal"
                 allowed["store"] = "base segment arena index wal store"
                 allowed["recover"] = "base segment arena index wal store recover"
