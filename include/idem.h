@@ -7,7 +7,7 @@
  * Caveats first
  *  - Exactly-once delivery does not exist. What you get is exactly-once effect: at-least-once plus dedup on a key, plus a
  *    fence (the token) for the case where the owner died in the middle. IDEM_RECLAIMED says: reconcile before you redo.
- *  - One host. The store lives on tmpfs and is gone after a reboot.
+ *  - One host. The store lives on tmpfs and is gone after a reboot, unless it has a write-ahead file (options.wal_dir).
  *  - Whoever may write the store's files is trusted. Damaged bytes give an error, never undefined behaviour.
  *  - fork: a child may use the inherited handle; it registers as a process of its own on first use. Claims stay with the
  *    process that made them. After a raw clone() that bypasses pthread_atfork, a dead parent can look alive until its
@@ -24,7 +24,9 @@
  *    default.
  *  - All durations are milliseconds, all sizes bytes. IDEM_FOREVER never ends.
  *  - Every function is safe to call from several threads on one handle, except idem_close(), which must be the last.
- *  - "Durability: memory" means: survives the death of every process, not that of the machine.
+ *  - "Durability: memory" means: survives the death of every process, not that of the machine. "Durability: as asked" means: by the call's
+ *    own setting, else the store's: none (as memory), async (on the disk within the flush interval, the machine's crash loses at most
+ *    that), sync (on the disk at return).
  */
 #ifndef IDEM_H
 #define IDEM_H
@@ -96,12 +98,24 @@ enum idem_open_flags {
     IDEM_OPEN_EXCLUSIVE = 1u << 1, /* with CREATE: IDEM_E_EXISTS if there is one */
     IDEM_OPEN_FAIL_STALE =
         1u << 2, /* if the store is removed or replaced, fail with IDEM_E_STALE instead of reopening */
-    IDEM_OPEN_SIGBUS_GUARD = 1u << 3 /* install a SIGBUS handler for this process: a truncated store file then gives
-                                        IDEM_E_CORRUPT instead of death; other SIGBUS go to the previous handler */
+    IDEM_OPEN_SIGBUS_GUARD =
+        1u
+        << 3, /* install a SIGBUS handler for this process: a truncated store file then gives IDEM_E_CORRUPT instead of
+                    death; other SIGBUS go to the previous handler */
+    IDEM_OPEN_NO_FLUSHER = 1u << 4 /* this handle starts no thread for async durability: call idem_maintain() or
+                                      idem_sync() from a timer, every flush interval, or have another process do it */
 };
 
 enum idem_huge { IDEM_HUGE_AUTO = 0, IDEM_HUGE_REQUIRE = 1, IDEM_HUGE_OFF = 2 };
 enum idem_when_full { IDEM_FULL_REFUSE = 0, IDEM_FULL_EVICT = 1 };
+
+/* How durable. In a store without wal_dir everything is IDEM_DURABILITY_NONE, and asking for more is IDEM_E_INVALID. */
+enum idem_durability {
+    IDEM_DURABILITY_DEFAULT = 0, /* the store's */
+    IDEM_DURABILITY_NONE = 1,
+    IDEM_DURABILITY_ASYNC = 2,
+    IDEM_DURABILITY_SYNC = 3
+};
 
 typedef struct idem_options {
     size_t size;    /* sizeof(idem_options) */
@@ -117,10 +131,19 @@ typedef struct idem_options {
     uint32_t processes;      /* handles at once; default 512; up to IDEM_PROCESSES_MAX */
     uint32_t lanes;          /* threads at once; default 2048; up to IDEM_LANES_MAX */
     int64_t group;           /* gid of a sharing group, plus 1 (0: none): directory 2770, files 0660; else 0700, 0600 */
+    /* Since 0.2: the write-ahead file. wal_dir NULL: none. Also when the store exists: wal_dir NULL or the same one; the rest is ignored. */
+    const char
+        *wal_dir; /* absolute path on a disk; its last component is made if it is not there; belongs to one store */
+    uint32_t durability_claim;    /* enum idem_durability: claims, marks, renewals, abandons, releases; default async */
+    uint32_t durability_complete; /* completions, resolutions, forgets; default sync */
+    uint32_t flush_interval_ms;   /* async: on the disk within about this; default 50; 1 .. 10000 */
+    uint32_t log_wait_ms;    /* how long a sync call waits before IDEM_E_LOG_STALLED; default 5000; 100 .. 600000 */
+    uint64_t wal_file_bytes; /* of one file, allocated when it is made; default 64 MiB; 1 MiB .. 1 GiB, 4 KiB steps */
+    uint64_t wal_ring_refs;  /* room of a lane's queue; a power of two, 64 .. 65536; default 2048 */
 } idem_options;
-#define IDEM_OPTIONS_INIT                                     \
-    {                                                         \
-        sizeof(idem_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+#define IDEM_OPTIONS_INIT                                                             \
+    {                                                                                 \
+        sizeof(idem_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0 \
     }
 
 /*
@@ -133,10 +156,13 @@ typedef struct idem_options {
  *
  * All space is allocated at creation, so a full tmpfs fails here and not later. Two processes that create at once end
  * up in the same store. A store left from before a reboot, or half created, is replaced when IDEM_OPEN_CREATE is given.
+ * With wal_dir and IDEM_OPEN_CREATE a store that is gone is rebuilt from its log first, as idem_recover() does, without progress; UUID, secret
+ * and sizes are then the log's. Without IDEM_OPEN_CREATE it is IDEM_E_NO_STORE.
  *
  * Outcomes: IDEM_OK. Errors: IDEM_E_INVALID, IDEM_E_NO_STORE, IDEM_E_EXISTS, IDEM_E_PERMISSION (symlink, foreign owner,
  * writable by others, extra links, not a tmpfs), IDEM_E_VERSION, IDEM_E_CORRUPT, IDEM_E_FULL (process table),
- * IDEM_E_MEMORY, IDEM_E_SYSTEM (ENOSPC: the detail says how many bytes are needed). *store is NULL on error.
+ * IDEM_E_MEMORY, IDEM_E_SYSTEM (ENOSPC: the detail says how many bytes are needed); with a log IDEM_E_LOG, IDEM_E_LOG_SPACE,
+ * IDEM_E_LOG_DAMAGED (nothing was changed: idem_recover() with salvage), IDEM_E_LOG_FOREIGN. *store is NULL on error.
  * Thread safe. Keeps one descriptor (O_CLOEXEC). Registers pthread_atfork handlers once; a fork() by another thread waits
  * while a store is being opened or created.
  */
@@ -184,7 +210,7 @@ typedef struct idem_request {
     idem_key key;
     uint64_t fingerprint; /* of what the request means, see idem_fingerprint(); 0 is a value like any other ("none") */
     uint32_t flags;       /* enum idem_request_flags */
-    uint32_t reserved;    /* 0 */
+    uint32_t durability;  /* enum idem_durability: of the claim; 0: the store's */
     int64_t lease_ms;     /* 0: store default; 1 .. IDEM_LEASE_MAX_MS */
     int64_t ttl_ms;      /* 0: store default; 1 .. IDEM_TTL_MAX_MS, or IDEM_FOREVER: for the record of this attempt and,
                              unless the completion says otherwise, for its answer */
@@ -221,7 +247,8 @@ enum idem_lost_reason {
     IDEM_LOST_DEAD = 1,     /* its process ended */
     IDEM_LOST_LEASE = 2,    /* its lease ended while it lived, or it was lease-only */
     IDEM_LOST_DECLARED = 3, /* abandoned by its owner with "outcome unknown" */
-    IDEM_LOST_RELEASED = 4  /* an operator ended its lease */
+    IDEM_LOST_RELEASED = 4, /* an operator ended its lease */
+    IDEM_LOST_CRASH = 5     /* the machine crashed, or its segment was removed: it comes from the log */
 };
 
 enum idem_reply_flags {
@@ -287,8 +314,10 @@ IDEM_API void idem_reply_free(idem_reply *reply);
  *   IDEM_UNKNOWN     an attempt was lost and it or this request says IDEM_HOLD; reply as for RECLAIMED. A late owner that
  *                    still lives may complete it; else idem_resolve().
  * Errors: IDEM_E_INVALID, IDEM_E_FULL (no room: nothing was claimed), IDEM_E_STALE, IDEM_E_CORRUPT, IDEM_E_MEMORY,
- *   IDEM_E_SYSTEM. On IDEM_E_MEMORY nothing was claimed.
- * Durability: memory. A dead owner's key is reclaimed at once; a stopped one's when its lease ends.
+ *   IDEM_E_SYSTEM. On IDEM_E_MEMORY nothing was claimed. With sync: IDEM_E_LOG, IDEM_E_LOG_SPACE, IDEM_E_LOG_STALLED; the claim was then
+ *   abandoned (nothing happened) and is not given out.
+ * Durability: as asked (request.durability). With sync it waits for the disk, up to log_wait_ms; so does a replay of an answer that was
+ * completed with sync, if it is not on the disk yet: on an error it is not given out. A dead owner's key is reclaimed at once; a stopped one's when its lease ends.
  */
 IDEM_API int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim, idem_reply *reply);
 
@@ -326,7 +355,7 @@ typedef struct idem_response {
     int32_t status;
     uint32_t flags;      /* enum idem_response_flags */
     uint32_t user_flags; /* 16 bits kept for the caller, returned in reply.response_flags */
-    uint32_t reserved;   /* 0 */
+    uint32_t durability; /* enum idem_durability: of the answer; 0: the store's */
     const void *meta;
     size_t meta_bytes;
     const void *body;
@@ -348,9 +377,10 @@ typedef struct idem_response {
  * Errors: IDEM_E_LOST (taken over, abandoned, released, forgotten, or expired and swept: nothing changed), IDEM_E_STALE,
  *   IDEM_E_INVALID, IDEM_E_CORRUPT, IDEM_E_SYSTEM; for a transient response also IDEM_E_FULL and IDEM_E_TOO_BIG (abandon
  *   instead). Not transient: IDEM_E_FULL only if there is no room and another thread or process is completing this very
- *   claim, look again; or if this thread has no lane yet and all are in use (as for every call).
+ *   claim, look again; or if this thread has no lane yet and all are in use (as for every call). With sync: IDEM_E_LOG,
+ *   IDEM_E_LOG_SPACE, IDEM_E_LOG_STALLED: the answer stands in memory, is not given out before it is durable, and repeating the call tries again.
  * A lease that has ended but was not taken over does not prevent completing.
- * Durability: memory.
+ * Durability: as asked (response.durability). A transient answer itself is never on the disk, only that the attempt is over.
  */
 IDEM_API int idem_complete(idem_store *store, const idem_claim *claim, const idem_response *response);
 
@@ -460,13 +490,14 @@ typedef struct idem_story {
     size_t mark_bytes;
     uint64_t bucket; /* where it lies: home bucket and distance, for verify's messages */
     uint32_t distance;
-    uint32_t reserved;
-    void *owned; /* internal */
+    uint32_t log_state;    /* 0: not logged (or no log), 1: written, 2: durable */
+    void *owned;           /* internal */
+    uint64_t log_position; /* of its newest record; log_state says if there is one */
 } idem_story;
 #define IDEM_STORY_INIT                                                                                            \
     {                                                                                                              \
         sizeof(idem_story), NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, \
-            NULL                                                                                                   \
+            NULL, 0                                                                                                \
     }
 
 /* idem_explain - tell a key's story. Outcomes: IDEM_OK. Errors: IDEM_E_NO_KEY, IDEM_E_INVALID, IDEM_E_STALE, IDEM_E_CORRUPT, IDEM_E_MEMORY,
@@ -487,6 +518,31 @@ typedef struct idem_class_stats {
     uint64_t regions;
     uint64_t bytes; /* handed out to lanes */
 } idem_class_stats;
+
+enum idem_log_trouble {
+    IDEM_LOG_FINE = 0,
+    IDEM_LOG_STALLED = 1,  /* a leader lives but makes no progress */
+    IDEM_LOG_POISONED = 2, /* a sync failed: the file is given up, a new one is being made */
+    IDEM_LOG_NO_SPACE = 3,
+    IDEM_LOG_REMOVED = 4, /* the directory was removed, replaced or taken over */
+    IDEM_LOG_FAILED = 5   /* another error; last_errno */
+};
+#define IDEM_LOG_FSYNC_BUCKETS 24
+typedef struct idem_log_stats {
+    uint32_t present;    /* 1: the store has a log; the rest is 0 without */
+    uint32_t trouble;    /* enum idem_log_trouble */
+    uint32_t last_errno; /* of the last failure */
+    uint32_t epoch;      /* leaders that succeeded a living one */
+    uint32_t durability_claim, durability_complete, flush_interval_ms, log_wait_ms;
+    uint64_t file_bytes, files, bytes_on_disk;
+    uint64_t written, durable; /* positions, bytes */
+    uint64_t queued;           /* references not durable yet, over all lanes */
+    uint64_t overflows, walks; /* full queues; walks over the index for them */
+    uint64_t batches, records, syncs, sync_failures, poisoned_files, waits, stalls;
+    uint64_t live_bytes;                       /* of records still needed, by the last walk */
+    int64_t oldest_queued_ms;                  /* how long the oldest reference has waited */
+    uint64_t fsync_us[IDEM_LOG_FSYNC_BUCKETS]; /* syncs that took less than 2^(i+4) us */
+} idem_log_stats;
 
 typedef struct idem_stats_data {
     size_t size; /* sizeof(idem_stats_data) */
@@ -511,6 +567,7 @@ typedef struct idem_stats_data {
     uint32_t classes; /* entries used below */
     int64_t created_wall_ms;
     idem_class_stats by_class[IDEM_STATS_CLASSES];
+    idem_log_stats log;
 } idem_stats_data;
 
 /* idem_stats - fill *stats (set stats->size). Costs a look at every lane and region. Outcomes: IDEM_OK. Errors: IDEM_E_INVALID,
@@ -523,6 +580,82 @@ IDEM_API int idem_stats(idem_store *store, idem_stats_data *stats);
  * more to do; errors as idem_stats().
  */
 IDEM_API int idem_maintain(idem_store *store, int64_t budget_us);
+
+/*
+ * idem_sync - everything acknowledged before this call, by anybody, is durable at its return.
+ * timeout_ms: 0 for the store's log_wait_ms. Outcomes: IDEM_OK, also in a store without a log (there is nothing to wait for).
+ * Errors: IDEM_E_LOG, IDEM_E_LOG_SPACE, IDEM_E_LOG_STALLED, IDEM_E_INVALID, IDEM_E_STALE, IDEM_E_SYSTEM.
+ * Durability: on the disk. May write for everybody; sleeps in the kernel.
+ */
+IDEM_API int idem_sync(idem_store *store, int64_t timeout_ms);
+
+/* ------------------------------------------------------------------ the log without its store */
+
+typedef struct idem_progress {
+    uint64_t bytes_done, bytes_total;
+    uint64_t records;            /* read so far */
+    uint64_t keys;               /* placed so far */
+    int64_t elapsed_ms, left_ms; /* left: an estimate, -1: not known yet */
+} idem_progress;
+
+typedef struct idem_recovery {
+    size_t size;         /* sizeof(idem_recovery) */
+    const char *dir;     /* in: where the store is to be; as for idem_open() */
+    const char *wal_dir; /* in */
+    uint32_t flags;      /* in: enum idem_recover_flags */
+    uint32_t reserved;   /* 0 */
+    int64_t now_wall_ms; /* in: 0: the clock. What time it is for expiry, if the wall clock can't be trusted */
+    int (*progress)(
+        void *ctx,
+        const idem_progress *p); /* in: optional, about 10 times a second; not 0 ends recovery: IDEM_E_TIMEOUT */
+    void (*sentence)(void *ctx, const char *text); /* in: optional, for each thing found or lost */
+    void *ctx;                                     /* in */
+    /* out */
+    uint64_t files, records, batches, bytes;
+    uint64_t keys, completed, lost, abandoned, expired, forgotten;
+    uint64_t cut_bytes;     /* of a torn tail: never acknowledged as durable */
+    uint64_t damaged;       /* places; more than 0 only with salvage */
+    uint64_t lost_records;  /* salvage: at least so many records are gone */
+    int64_t newest_wall_ms; /* of the last batch */
+} idem_recovery;
+#define IDEM_RECOVERY_INIT                                                                                     \
+    {                                                                                                          \
+        sizeof(idem_recovery), NULL, NULL, 0, 0, 0, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+    }
+enum idem_recover_flags {
+    IDEM_RECOVER_SALVAGE = 1u << 0,    /* keep what can be proven good of a damaged log; say what is lost */
+    IDEM_RECOVER_CHECK_ONLY = 1u << 1, /* read and report, change nothing */
+    IDEM_RECOVER_REPLACE =
+        1u << 2 /* the store exists and is to be replaced by what the log says (it is marked dead first) */
+};
+
+/*
+ * idem_recover - build a store from its log. Reads as a stream; may be killed anywhere and repeated.
+ * Outcomes: IDEM_OK; the store can be opened. Errors: IDEM_E_INVALID, IDEM_E_EXISTS (without REPLACE), IDEM_E_NO_STORE (no log there),
+ * IDEM_E_LOG_DAMAGED (file and position in the detail; nothing was changed), IDEM_E_LOG_FOREIGN, IDEM_E_VERSION, IDEM_E_LOG, IDEM_E_LOG_SPACE,
+ * IDEM_E_FULL (the store is too small for its log), IDEM_E_TIMEOUT (progress said so), IDEM_E_PERMISSION, IDEM_E_MEMORY, IDEM_E_SYSTEM.
+ * Durability: what it found is durable when it returns. Threads: uses up to two.
+ */
+IDEM_API int idem_recover(idem_recovery *recovery);
+
+/* One record of the log, as found. Pointers are valid until the callback's return. */
+typedef struct idem_log_record {
+    size_t size; /* sizeof(idem_log_record) */
+    uint64_t file, position;
+    uint32_t kind, state; /* numbers as in the format; see idem wal dump */
+    uint64_t token, fingerprint;
+    uint32_t attempt, flags;
+    int64_t at_wall_ms, expires_wall_ms;
+    idem_key key;
+    int32_t status;
+    uint32_t reserved;
+    const void *meta, *body, *mark;
+    size_t meta_bytes, body_bytes, mark_bytes;
+} idem_log_record;
+
+/* idem_log_walk - every sound record of a log directory, in the order of position; changes nothing. fn returns 0 to go on; anything else ends the
+   walk and is returned. Errors as idem_recover(). May run beside a store that writes: what is not durable yet may or may not be seen. */
+IDEM_API int idem_log_walk(const char *wal_dir, int (*fn)(const idem_log_record *record, void *ctx), void *ctx);
 
 typedef struct idem_report {
     size_t size; /* sizeof(idem_report) */

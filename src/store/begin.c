@@ -19,8 +19,10 @@ int idem_ask_prepare(const struct idem_view *v, const idem_request *rq, struct i
 {
     if (rq == NULL || rq->size != sizeof *rq)
         return idem_fail(IDEM_E_INVALID, "request.size: should be %zu; initialise with IDEM_REQUEST_INIT", sizeof *rq);
-    if ((rq->flags & ~(uint32_t)(IDEM_HOLD | IDEM_LEASE_ONLY)) != 0 || rq->reserved != 0)
-        return idem_fail(IDEM_E_INVALID, "request.flags: %x has unknown bits, or reserved is not 0", rq->flags);
+    if ((rq->flags & ~(uint32_t)(IDEM_HOLD | IDEM_LEASE_ONLY)) != 0 || rq->durability > IDEM_DURABILITY_NONE)
+        return idem_fail(IDEM_E_INVALID,
+                         "request.flags: %x has unknown bits, or durability is %u in a store without a log", rq->flags,
+                         rq->durability);
     if (rq->lease_ms < 0 || rq->lease_ms > IDEM_LEASE_MAX_MS)
         return idem_fail(IDEM_E_INVALID, "request.lease_ms: %lld; 1 to %d, 0 for the store's", (long long)rq->lease_ms,
                          IDEM_LEASE_MAX_MS);

@@ -17,9 +17,11 @@ int idem_response_check(const idem_response *r)
 {
     if (r == NULL || r->size != sizeof *r)
         return idem_fail(IDEM_E_INVALID, "response.size: should be %zu; initialise with IDEM_RESPONSE_INIT", sizeof *r);
-    if ((r->flags & ~(uint32_t)IDEM_RESPONSE_TRANSIENT) != 0 || r->user_flags > UINT16_MAX || r->reserved != 0)
-        return idem_fail(IDEM_E_INVALID,
-                         "response.flags: unknown bits, or user_flags above 65535, or reserved is not 0");
+    if ((r->flags & ~(uint32_t)IDEM_RESPONSE_TRANSIENT) != 0 || r->user_flags > UINT16_MAX ||
+        r->durability > IDEM_DURABILITY_NONE)
+        return idem_fail(
+            IDEM_E_INVALID,
+            "response.flags: unknown bits, or user_flags above 65535, or a durability in a store without a log");
     if ((r->meta == NULL && r->meta_bytes != 0) || (r->body == NULL && r->body_bytes != 0))
         return idem_fail(IDEM_E_INVALID, "response.meta, body: NULL with a length");
     if (r->ttl_ms < 0 || (r->ttl_ms > IDEM_TTL_MAX_MS && r->ttl_ms != IDEM_FOREVER))

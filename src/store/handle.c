@@ -78,6 +78,9 @@ static int fill_options(const idem_options *given, idem_options *o)
         memcpy(o, given, given->size);
     }
     o->size = sizeof *o;
+    if (o->wal_dir != NULL || o->durability_claim > IDEM_DURABILITY_NONE ||
+        o->durability_complete > IDEM_DURABILITY_NONE)
+        return idem_fail(IDEM_E_INVALID, "options.wal_dir, durability: this library writes no log yet");
     if (o->keys == 0)
         o->keys = KEYS_DEFAULT;
     if (o->response_bytes == 0)
@@ -90,7 +93,7 @@ static int fill_options(const idem_options *given, idem_options *o)
         o->processes = 512;
     if (o->lanes == 0)
         o->lanes = 2048;
-    if ((o->flags & ~15u) != 0 || o->huge > IDEM_HUGE_OFF || o->when_full > IDEM_FULL_EVICT)
+    if ((o->flags & ~31u) != 0 || o->huge > IDEM_HUGE_OFF || o->when_full > IDEM_FULL_EVICT)
         return idem_fail(IDEM_E_INVALID, "options.flags, huge or when_full: unknown value");
     if (o->keys < 16 || o->keys > KEYS_MAX)
         return idem_fail(IDEM_E_INVALID, "options.keys: %llu; 16 to %llu", (unsigned long long)o->keys,

@@ -130,7 +130,7 @@ static void a_request_past_its_bounds_is_invalid(void **state)
     BAD(rq.size = sizeof rq + 1);
     BAD(rq.flags = 4);
     BAD(rq.flags = 1u << 31);
-    BAD(rq.reserved = 1);
+    BAD(rq.durability = IDEM_DURABILITY_SYNC);
     BAD(rq.lease_ms = -1);
     BAD(rq.lease_ms = IDEM_LEASE_MAX_MS + 1);
     BAD(rq.lease_ms = IDEM_FOREVER);

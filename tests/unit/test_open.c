@@ -47,7 +47,7 @@ static void an_option_past_its_bound_is_invalid_and_creates_nothing(void **state
     BAD(size, 0);
     BAD(size, offsetof(idem_options, keys) - 1);
     BAD(size, sizeof(idem_options) + 1);
-    BAD(flags, 1u << 4);
+    BAD(flags, 1u << 5);
     BAD(flags, 1u << 31);
     BAD(huge, IDEM_HUGE_OFF + 1);
     BAD(when_full, IDEM_FULL_EVICT + 1);

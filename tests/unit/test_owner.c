@@ -237,7 +237,7 @@ static void a_bad_response_or_claim_is_invalid_and_leaves_the_attempt_running(vo
     BAD(rs.size--);
     BAD(rs.flags = 2);
     BAD(rs.user_flags = 65536);
-    BAD(rs.reserved = 1);
+    BAD(rs.durability = IDEM_DURABILITY_SYNC);
     BAD(rs.body = NULL);
     BAD(rs.meta_bytes = 1);
     BAD(rs.ttl_ms = -1);
