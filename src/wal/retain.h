@@ -1,0 +1,28 @@
+/*
+ * wal/retain.h - old files: deleting what has expired, writing anew what still lives.
+ *
+ * Owns: which files are needed. Reads no old file: what lives is in memory, and its log word says where its record lies.
+ *
+ * Invariants
+ *  1. Only a prefix is deleted, and a REC_RETAIN with the new oldest number is durable first.
+ *  2. The oldest file goes when its newest expiry is over (the next header's prev_expiry_ms), or when a walk with cut = base of the first file
+ *     to keep has come to its end and its batch is durable: then every live record lies at or past the cut.
+ *  3. Never past LOG_KEEP_FROM.
+ */
+#ifndef IDEM_WAL_RETAIN_H
+#define IDEM_WAL_RETAIN_H
+
+#include "wal/leader.h"
+
+struct idem_retain {
+    uint64_t oldest, newest; /* file numbers */
+    uint64_t cut;            /* position: a walk is under way up to it; 0: none */
+    uint64_t cursor;         /* of the walk; a new leader begins at 0 */
+    uint64_t live_bytes;     /* counted by the last complete walk */
+};
+
+/* By the leader, after a batch. A slice of at most budget_us. Starts a walk when the log is over four files and the last walk's live bytes
+   are under half of it, or nothing is known of them. Outcomes: IDEM_OK, 1: more to do. Errors: IDEM_E_LOG (nothing was deleted). */
+int idem_retain_step(struct idem_log *log, struct idem_retain *r, int64_t budget_us);
+
+#endif
