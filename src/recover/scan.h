@@ -1,12 +1,18 @@
 /*
  * recover/scan.h - reading a log as a stream, and judging what is damaged.
  *
- * Owns: the order of files, the proven position, torn tail or damage in the middle. Bounded memory: one window of 4 MiB, more only for a
- * record that is larger.
+ * Owns: the order of files, the proven position, torn tail or damage in the middle. Bounded memory: the headers of the files, and one window
+ * (recover/window.h). Changes nothing on the disk.
  *
- * Rules (docs/wal.md, "Recovery"): the oldest file is what headers and REC_RETAIN say; numbers have no gap; each header names number and salt
- * of the one before and where its good part ends; a file but the last must be sound up to there. In the last one the first thing that is not
- * sound ends the log, if nothing sound after it says "durable" past that point: then it is damage in the middle.
+ * Rules (docs/wal.md, "Recovery")
+ *  1. Files are read from the oldest that is needed (headers and REC_RETAIN say so) to the newest, without a gap; each header names
+ *     number and salt of the one before, and prev_end, where its good part ends. What lies past that is void and not looked at.
+ *  2. A file but the last must be sound up to there.
+ *  3. In the last one the first thing that is not sound ends the log: a torn tail, if it lies at or past all that is proven, its
+ *     checksum is wrong (bytes with a right checksum that contradict each other are not torn, but wrong), and nothing sound after it says
+ *     "durable" past that point. Anything else is damage.
+ *  4. Sound files past what the id names as newest are read like any others.
+ * May be used beside a store that writes: what looks damaged in the last file is looked at again first.
  */
 #ifndef IDEM_RECOVER_SCAN_H
 #define IDEM_RECOVER_SCAN_H
@@ -20,15 +26,26 @@ struct idem_scan_result {
     uint64_t end_at; /* first position that is not there any more */
     uint64_t cut_bytes;
     uint64_t files, batches, records, bytes;
-    struct idem_file_rec newest;
-    struct idem_batch_rec last; /* newest store and wall time, greatest ceiling over all */
+    uint64_t first;              /* number of the file that was read first; 0: there are no files */
+    struct idem_file_rec newest; /* header of the last file */
+    struct idem_batch_rec last;  /* newest store and wall time, greatest ceiling over all headers and batches */
+    int64_t newest_expiry_ms;    /* of the records in the last file */
     uint64_t oldest_needed;
 };
 
-/* each: 0 to go on; else ends the scan and is returned. The record's bytes are valid until it returns. sentence and progress may be NULL.
-   Outcomes: IDEM_OK. Errors: IDEM_E_LOG_DAMAGED (file, offset, position and remedy in the detail; each may have been called before: so
-   apply to something nobody sees yet), IDEM_E_LOG_FOREIGN, IDEM_E_VERSION, IDEM_E_LOG (EIO and its like), IDEM_E_MEMORY. */
-int idem_scan(struct idem_log_dir *d, int (*each)(void *ctx, const struct idem_rec *r, uint64_t file), void *ctx,
-              const idem_recovery *hooks, struct idem_scan_result *result);
+typedef int (*idem_scan_each)(void *ctx, const struct idem_rec *r, uint64_t file);
+
+/* each: 0 to go on; else ends the scan and is returned. The record's bytes are valid until it returns. each and hooks (sentence, progress,
+   keys so far) may be NULL. Outcomes: IDEM_OK; result->first is 0 if there is no file (the log was never written to). Errors:
+   IDEM_E_LOG_DAMAGED (file, offset, position and remedy in the detail; each may have been called before: so apply to something
+   nobody sees yet), IDEM_E_LOG_FOREIGN, IDEM_E_VERSION, IDEM_E_LOG (EIO and its like), IDEM_E_MEMORY, IDEM_E_TIMEOUT (progress said so). */
+int idem_scan(struct idem_log_dir *d, idem_scan_each each, void *ctx, const idem_recovery *hooks,
+              struct idem_scan_result *result);
+
+/* The records of the last file at or past result->proven, in order: those that recovery has to write anew. As idem_scan(). */
+int idem_scan_tail(struct idem_log_dir *d, const struct idem_scan_result *result, idem_scan_each each, void *ctx);
+
+/* One sentence to whoever listens. */
+void idem_say(const idem_recovery *hooks, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

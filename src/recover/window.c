@@ -1,0 +1,145 @@
+/* recover/window.c - see window.h. */
+#include "recover/window.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+#define WINDOW_BYTES (UINT64_C(4) << 20)
+#define TELL_MS      100
+
+void idem_pace_begin(struct idem_pace *p, const idem_recovery *hooks, uint64_t total)
+{
+    memset(p, 0, sizeof *p);
+    p->hooks = hooks;
+    p->total = total;
+    p->began_ms = p->told_ms = idem_clock_raw_ms();
+}
+
+int idem_pace_tell(struct idem_pace *p, bool now)
+{
+    if (p == NULL || p->hooks == NULL || p->hooks->progress == NULL)
+        return IDEM_OK;
+    int64_t ms = idem_clock_raw_ms();
+    if (!now && ms - p->told_ms < TELL_MS)
+        return IDEM_OK;
+    p->told_ms = ms;
+    idem_progress out = {
+        .bytes_done = p->done < p->total ? p->done : p->total,
+        .bytes_total = p->total,
+        .records = p->records,
+        .keys = p->hooks->keys,
+        .elapsed_ms = ms - p->began_ms,
+        .left_ms = -1,
+    };
+    if (out.elapsed_ms >= 2 * TELL_MS && out.bytes_done > 0)
+        out.left_ms =
+            (int64_t)((double)out.elapsed_ms * (double)(out.bytes_total - out.bytes_done) / (double)out.bytes_done);
+    if (p->hooks->progress(p->hooks->ctx, &out) == 0)
+        return IDEM_OK;
+    return idem_fail(IDEM_E_TIMEOUT, "%s: ended by the caller's progress function; nothing was changed",
+                     p->hooks->wal_dir != NULL ? p->hooks->wal_dir : "recovery");
+}
+
+void idem_window_start(struct idem_window *w, uint64_t number, int fd, uint64_t size)
+{
+    w->number = number;
+    w->fd = fd;
+    w->size = size;
+    idem_window_refresh(w);
+}
+
+void idem_window_stop(struct idem_window *w)
+{
+    if (w->fd >= 0)
+        idem_io->close(w->fd);
+    w->fd = -1;
+}
+
+void idem_window_free(struct idem_window *w)
+{
+    free(w->bytes);
+    w->bytes = NULL;
+    w->room = w->have = 0;
+}
+
+void idem_window_refresh(struct idem_window *w)
+{
+    w->at = 0;
+    w->have = 0;
+}
+
+static int grow(struct idem_window *w, uint64_t n)
+{
+    uint64_t room = w->size < WINDOW_BYTES ? w->size : WINDOW_BYTES;
+    room = n > room ? n : room;
+    if (room <= w->room)
+        return IDEM_OK;
+    uint8_t *more = realloc(w->bytes, room);
+    if (more == NULL)
+        return idem_fail(IDEM_E_MEMORY, "no memory for a window of %llu bytes on a log file", (unsigned long long)room);
+    w->bytes = more;
+    w->room = room;
+    return IDEM_OK;
+}
+
+int idem_window_get(struct idem_window *w, uint64_t offset, uint64_t n, const uint8_t **p)
+{
+    if (offset >= w->at && offset - w->at <= w->have && n <= w->have - (offset - w->at)) {
+        *p = w->bytes + (offset - w->at);
+        return IDEM_OK;
+    }
+    int e = grow(w, n);
+    if (e == IDEM_OK)
+        e = idem_pace_tell(w->pace, false);
+    if (e != IDEM_OK)
+        return e;
+    /* What is there already of these bytes is kept. */
+    size_t kept = 0;
+    if (offset >= w->at && offset - w->at < w->have) {
+        kept = w->have - (size_t)(offset - w->at);
+        memmove(w->bytes, w->bytes + (offset - w->at), kept);
+    }
+    w->at = offset;
+    w->have = kept;
+    uint64_t want = w->room - kept, left = w->size > offset + kept ? w->size - offset - kept : 0;
+    ssize_t got = idem_io_read(w->fd, w->bytes + kept, want < left ? want : left, offset + kept);
+    char name[IDEM_LOG_NAME_BYTES];
+    idem_log_file_name(w->number, name);
+    if (got < 0)
+        return idem_log_fail(w->d, name, "read");
+    w->have += (size_t)got;
+    if (w->pace != NULL)
+        w->pace->done += (uint64_t)got;
+    if (w->have < n)
+        return idem_fail(IDEM_E_LOG_DAMAGED, "%s/%s: ends at byte %llu, it had %llu; it was cut while it was read",
+                         w->d->path, name, (unsigned long long)(offset + w->have), (unsigned long long)w->size);
+    *p = w->bytes;
+    return IDEM_OK;
+}
+
+int idem_window_nonzero(struct idem_window *w, uint64_t offset, uint64_t *found)
+{
+    static const uint8_t zeros[IDEM_WAL_HEADER_BYTES];
+    while (offset < w->size) {
+        uint64_t n = w->size - offset < sizeof zeros ? w->size - offset : sizeof zeros;
+        const uint8_t *p;
+        int e = idem_window_get(w, offset, n, &p);
+        if (e != IDEM_OK)
+            return e;
+        if (memcmp(p, zeros, n) != 0) {
+            for (uint64_t i = 0; i < n; i += IDEM_WAL_GRAIN) {
+                uint64_t grain = n - i < IDEM_WAL_GRAIN ? n - i : IDEM_WAL_GRAIN;
+                if (memcmp(p + i, zeros, grain) != 0) {
+                    *found = offset + i;
+                    return IDEM_OK;
+                }
+            }
+        }
+        offset += n;
+    }
+    *found = w->size;
+    return IDEM_OK;
+}
