@@ -39,6 +39,8 @@ static inline uint64_t idem_owner_incarnation(uint64_t owner)
     return owner >> 16;
 }
 #define IDEM_INCARNATION_MASK ((UINT64_C(1) << 48) - 1)
+/* The owner of a claim that recovery found in the log: of a slot that no table has, so never alive. */
+#define IDEM_OWNER_CRASHED (UINT64_C(1) << 16 | UINT64_C(0xffff))
 
 struct idem_process {
     struct idem_process_shm *table;

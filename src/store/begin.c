@@ -59,6 +59,8 @@ enum idem_lost_reason idem_lost(const struct idem_view *v, const struct idem_fou
     case WORD_RELEASED:
         return IDEM_LOST_RELEASED;
     case WORD_IN_PROGRESS:
+        if (e->owner == IDEM_OWNER_CRASHED)
+            return IDEM_LOST_CRASH;
         if (now_ms >= e->lease_end_ms && !IDEM_FAULT("lease.ignored"))
             return IDEM_LOST_LEASE;
         return !(e->flags & ENTRY_LEASE_ONLY) && idem_process_dead(&v->process, e->owner) ? IDEM_LOST_DEAD

@@ -166,7 +166,7 @@ char *cli_wall_text(int64_t wall_ms, char out[CLI_TEXT_BYTES]);
 
 const char *cli_verdict_word(int verdict);         /* "claimed", "in-progress"; the same words everywhere */
 const char *cli_state_word(int state);             /* "in-progress", "completed", "abandoned", "lost" */
-const char *cli_lost_reason_word(uint32_t reason); /* "none", "dead", "lease", "declared", "released": for machines */
+const char *cli_lost_reason_word(uint32_t reason); /* "none", "dead", "lease", "declared", "released", "crash" */
 const char *cli_lost_reason_text(uint32_t reason); /* "its process ended": for people, ends a sentence */
 
 /* ------------------------------------------------------------------ bytes as text (quote.c) */

@@ -266,6 +266,8 @@ const char *cli_lost_reason_word(uint32_t reason)
         return "declared";
     case IDEM_LOST_RELEASED:
         return "released";
+    case IDEM_LOST_CRASH:
+        return "crash";
     default:
         return "unknown";
     }
@@ -284,6 +286,8 @@ const char *cli_lost_reason_text(uint32_t reason)
         return "its owner said that the outcome is unknown";
     case IDEM_LOST_RELEASED:
         return "an operator ended its lease";
+    case IDEM_LOST_CRASH:
+        return "the machine went down, or its store was removed, while it ran";
     default:
         return "for a reason this version does not know";
     }
