@@ -27,6 +27,7 @@
 #define IDEM_ARENA_ARENA_H
 
 #include "arena/entry.h"
+#include "base/point.h"
 #include "segment/lane.h"
 
 enum idem_region_phase {
@@ -49,6 +50,7 @@ static inline unsigned region_generation(uint64_t s)
 {
     return (unsigned)(s >> 48);
 }
+#define REGION_EXPIRY_MASK ((uint64_t)ENTRY_TIME_MAX << 3)
 static inline uint64_t region_state(unsigned phase, int64_t expiry_ms, unsigned generation)
 {
     return (uint64_t)phase | (uint64_t)expiry_ms << 3 | (uint64_t)generation << 48;
@@ -86,6 +88,9 @@ int64_t idem_class_life_ms(unsigned klass); /* its upper bound; IDEM_FOREVER for
    free regions) every one. */
 enum idem_purpose { FOR_CLAIM, FOR_ANSWER, FOR_SWEEP };
 
+/* How far ahead of an entry its successors' lines are fetched. */
+#define IDEM_AHEAD_BYTES 2048u
+
 struct idem_space {
     struct idem_a64 *at;
     uint64_t unit;
@@ -94,11 +99,75 @@ struct idem_space {
 
 /*
  * Room for an entry, in a region that stays at least until expiry_ms. On success the lane's write hazard is set, until
- * idem_arena_leave(); write at space->at, publish, leave. If it is not published after all: idem_arena_unfilled().
+ * idem_arena_leave(); write at space->at, publish, leave. If it is not published after all: idem_arena_emptied().
  * Errors: IDEM_E_FULL (hazards are cleared). relaxed and bounded: never waits.
  */
 int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose purpose, uint64_t bytes,
                        int64_t expiry_ms, int64_t now_ms, struct idem_space *space);
+
+/*
+ * The same in two steps, from the thread's open chunk only. idem_arena_peek() says where the next entry would lie and sets the write
+ * hazard: it may be written there, and nothing is lost if it is not wanted after all. idem_arena_take() makes the place the caller's;
+ * false: the region would have to stay longer. After NULL or false idem_arena_reserve() does it all.
+ */
+static inline struct idem_open_chunk *idem_arena_open_chunk(struct idem_ctx *ctx, unsigned klass)
+{
+    return &ctx->open[klass == CLASS_CLAIMS ? OPEN_CLAIMS : OPEN_ANSWERS];
+}
+
+static inline bool idem_arena_hold_chunk(struct idem_ctx *ctx, const struct idem_open_chunk *c)
+{
+    if (ctx->held == c)
+        return true;
+    ctx->held = NULL;
+    store_seq_cst(&ctx->lane->hazard_write, (uint64_t)c->index + 1); /* P4 seq_cst: hazard, then region state */
+    if (IDEM_FAULT("hazard.ignored"))
+        store_relaxed(&ctx->lane->hazard_write, 0); /* relaxed: a seeded fault */
+    IDEM_POINT("reserve.hazard");
+    uint64_t state = load_seq_cst(&c->region->state); /* P4 seq_cst: as above; P5 acquire: what came before OPEN */
+    if (unlikely((state & ~REGION_EXPIRY_MASK) != c->open) ||
+        unlikely(load_relaxed(&c->region->meta) != c->life)) /* relaxed: constant while the hazard holds the region */
+        return false;
+    ctx->held = c;
+    ctx->held_until_ms = region_expiry(state);
+    return true;
+}
+
+static inline struct idem_a64 *idem_arena_peek(struct idem_ctx *ctx, unsigned klass, uint64_t bytes)
+{
+    struct idem_open_chunk *c = idem_arena_open_chunk(ctx, klass);
+    if (unlikely(c->open == 0) || unlikely(c->klass != klass) || unlikely(bytes > c->to - c->from) ||
+        unlikely(load_relaxed(&ctx->v->generation->answers_refused) != 0) || /* relaxed: decides about thrift only */
+        unlikely(!idem_arena_hold_chunk(ctx, c)))
+        return NULL;
+    struct idem_a64 *at = ctx->v->arena + (c->unit + c->from / IDEM_UNIT_BYTES) * 2;
+    /* The lines that later entries will be written to: the locked instruction that publishes an entry waits for its bytes to arrive, and
+       the processor's own prefetcher stops at each page. */
+    const char *ahead = (const char *)at + IDEM_AHEAD_BYTES;
+    prefetch_write(ahead);
+    prefetch_write(ahead + 64);
+    prefetch_write(ahead + 128);
+    for (uint64_t i = 192; i < bytes; i += 64)
+        prefetch_write(ahead + i);
+    fence_release(); /* P3 release: the chunk is ours, no byte of it was written before this */
+    return at;
+}
+
+static inline bool idem_arena_take(struct idem_ctx *ctx, unsigned klass, uint64_t bytes, int64_t expiry_ms,
+                                   struct idem_space *space)
+{
+    struct idem_open_chunk *c = idem_arena_open_chunk(ctx, klass);
+    if (unlikely(ctx->held_until_ms < expiry_ms))
+        return false;
+    space->unit = c->unit + c->from / IDEM_UNIT_BYTES;
+    space->generation = region_generation(c->open);
+    space->at = ctx->v->arena + space->unit * 2;
+    c->from += (uint32_t)bytes;
+    store_relaxed(&c->chunk->span, (uint64_t)c->to << 32 | c->from); /* relaxed: the lane's own */
+    /* relaxed: the lane's own; ordered by the slot word's release, and by check 1 */
+    store_relaxed(c->filled, ++c->count);
+    return true;
+}
 
 /* The entry that w names has left its slot (or was never published): the region may count it out. The caller's hazards still name it. */
 void idem_arena_emptied(struct idem_ctx *ctx, uint64_t unit);
@@ -111,6 +180,7 @@ static inline void idem_hazard_compare(struct idem_ctx *ctx, uint64_t w)
 
 static inline void idem_arena_leave(struct idem_ctx *ctx)
 {
+    ctx->held = NULL;
     store_release(&ctx->lane->hazard_write, 0);   /* P11 release: after the last access it covers */
     store_release(&ctx->lane->hazard_compare, 0); /* P11 release: as above */
 }

@@ -70,6 +70,9 @@ static inline unsigned word_generation(uint64_t w)
 {
     return (unsigned)(w >> 48);
 }
+#define WORD_DISTANCE_SHIFT 4
+#define WORD_TAG_SHIFT      8
+#define WORD_WHOSE          UINT64_C(0x7ff0) /* distance and tag */
 static inline uint64_t word_make(unsigned state, unsigned distance, unsigned tag, uint64_t unit, unsigned generation)
 {
     return (uint64_t)state | (uint64_t)distance << 4 | (uint64_t)tag << 8 | unit << 15 | (uint64_t)generation << 48;
@@ -177,6 +180,33 @@ static inline struct idem_a64 *idem_entry_mark(const struct idem_entry *e)
    to tell which). Inline: it is on every path. */
 bool idem_entry_load(const struct idem_view *v, uint64_t w, struct idem_entry *e);
 void idem_entry_load_rescue(const struct idem_entry *e, struct idem_rescue *r);
+
+/* A first attempt's claim: no mark, nothing remembered. What idem_entry_store() writes for it, but for the times and the token, which
+   idem_entry_stamp() adds. relaxed: all bytes are ordered by the slot word (P1, P3). */
+static inline void idem_entry_store_fresh(struct idem_a64 *at, uint32_t flags, uint32_t scope_bytes,
+                                          uint64_t fingerprint, uint64_t hash, uint64_t owner, const void *framed,
+                                          uint32_t key_bytes)
+{
+    uint64_t w0 =
+        (uint64_t)key_bytes | (uint64_t)scope_bytes << 11 | (uint64_t)ENTRY_CLAIM << 22 | (uint64_t)flags << 25;
+    store_relaxed(&at[0], w0);          /* relaxed: as above */
+    store_relaxed(&at[2], fingerprint); /* relaxed: as above */
+    store_relaxed(&at[4], 0);           /* relaxed: as above */
+    store_relaxed(&at[6], hash);        /* relaxed: as above */
+    store_relaxed(&at[7], owner);       /* relaxed: as above */
+#pragma GCC unroll 7
+    for (unsigned i = 9; i < ENTRY_CLAIM_WORDS; i++)
+        store_relaxed(&at[i], 0); /* relaxed: as above */
+    idem_put_padded(at + ENTRY_CLAIM_WORDS, framed, key_bytes);
+}
+
+static inline void idem_entry_stamp(struct idem_a64 *at, int64_t now_ms, int64_t expiry_ms, int64_t lease_end_ms)
+{
+    store_relaxed(&at[1], (uint64_t)now_ms << 16);               /* relaxed: as above */
+    store_relaxed(&at[3], (uint64_t)expiry_ms);                  /* relaxed: as above */
+    store_relaxed(&at[5], (uint64_t)now_ms | UINT64_C(1) << 48); /* relaxed: as above */
+    store_relaxed(&at[8], (uint64_t)lease_end_ms);               /* relaxed: as above */
+}
 
 /* Writes header, key, answer and mark at `at`. framed holds scope and key in a row. The lengths are those in e. */
 void idem_entry_store(struct idem_a64 *at, const struct idem_entry *e, const void *framed, const void *meta,

@@ -74,6 +74,7 @@ static bool stays_until(struct idem_region_shm *r, uint64_t *state, int64_t expi
 /* Sets the write hazard and says whether the region may be written to. *state is what it is. */
 static bool enter_region(struct idem_ctx *ctx, uint32_t index, unsigned generation, uint64_t *state)
 {
+    ctx->held = NULL;
     struct idem_region_shm *r = &ctx->v->regions[index];
     store_seq_cst(&ctx->lane->hazard_write, (uint64_t)index + 1); /* P4 seq_cst: hazard, then region state */
     if (IDEM_FAULT("hazard.ignored"))
@@ -128,6 +129,38 @@ static bool from_chunk(struct idem_ctx *ctx, struct idem_lane_chunk_shm *c, uint
     store_relaxed(&c->span, (uint64_t)to << 32 | (from + (uint32_t)bytes)); /* relaxed: the lane's own */
     fill(ctx, region, generation, from, place >> 56 & 1, space);
     return true;
+}
+
+/* The chunk that was just allocated from, for the inline path. One that is shared with a dead lane's entries is counted by CAS
+   and stays here. */
+static void remember(struct idem_ctx *ctx, unsigned klass, struct idem_lane_chunk_shm *chunk)
+{
+    struct idem_view *v = ctx->v;
+    struct idem_open_chunk *c = idem_arena_open_chunk(ctx, klass);
+    uint64_t place = load_relaxed(&chunk->place), span = load_relaxed(&chunk->span); /* relaxed: the lane's own */
+    uint32_t region = (uint32_t)place, from = (uint32_t)span, to = (uint32_t)(span >> 32);
+    unsigned generation = (unsigned)(place >> 32 & 0xffff);
+    c->open = 0;
+    if ((place >> 56 & 1) || from == to || region >= v->region_count || to > UINT64_C(1) << v->region_shift ||
+        from > to || from % IDEM_UNIT_BYTES != 0 || generation == 0 || (place >> 48 & 0xff) != klass)
+        return;
+    /* A chunk's entries are counted in one place: the span must not cross a boundary. */
+    if ((from >> v->chunk_shift) != ((to - 1) >> v->chunk_shift))
+        return;
+    c->filled = &v->chunks[region * IDEM_REGION_CHUNKS + (from >> v->chunk_shift)].filled;
+    c->life = load_relaxed(&chunk->life);                  /* relaxed: the lane's own */
+    if (load_relaxed(&v->regions[region].meta) != c->life) /* relaxed: constant while the hazard holds the region */
+        return;
+    uint64_t life = region_life(v, region);
+    c->count = life | count_of(load_relaxed(c->filled), life); /* relaxed: the lane's own */
+    c->unit = (uint64_t)region << (v->region_shift - 4);
+    c->region = &v->regions[region];
+    c->chunk = chunk;
+    c->index = region;
+    c->klass = klass;
+    c->from = from;
+    c->to = to;
+    c->open = region_state(REGION_OPEN, 0, generation);
 }
 
 static struct idem_lane_chunk_shm *find_chunk(struct idem_ctx *ctx, unsigned klass)
@@ -285,6 +318,9 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
         return true;
     }
     bool shared = from % (UINT64_C(1) << v->chunk_shift) != 0;
+    for (unsigned i = 0; i < OPEN_CHUNKS; i++)
+        if (ctx->open[i].chunk == c)
+            ctx->open[i].open = 0; /* the place may have been another class's */
     /* relaxed: the lane's own. place is cleared first: one who dies in between leaves no place with another's span. */
     store_relaxed(&c->place, 0);
     store_relaxed(&c->span, to << 32 | (from + bytes)); /* relaxed: as above */
@@ -293,6 +329,7 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
     store_relaxed(&c->place, (uint64_t)index | (uint64_t)generation << 32 | (uint64_t)klass << 48 |
                                  (uint64_t)shared << 56); /* relaxed: as above */
     fill(ctx, index, generation, from, shared, space);
+    remember(ctx, klass, c);
     ctx->want_sweep = true;
     return true;
 }
@@ -373,14 +410,20 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
                        int64_t expiry_ms, int64_t now_ms, struct idem_space *space)
 {
     struct idem_view *v = ctx->v;
+    if (likely(idem_arena_peek(ctx, klass, bytes) != NULL) &&
+        likely(idem_arena_take(ctx, klass, bytes, expiry_ms, space)))
+        return IDEM_OK;
+    idem_arena_open_chunk(ctx, klass)->open = 0;
     /* Rather refuse new work than store its outcome without a body. */
     if (purpose == FOR_CLAIM && unlikely(load_relaxed(&v->generation->answers_refused) != 0)) { /* relaxed: as below */
         idem_arena_leave(ctx);
         return IDEM_E_FULL;
     }
     struct idem_lane_chunk_shm *c = find_chunk(ctx, klass);
-    if (likely(c != NULL) && likely(from_chunk(ctx, c, bytes, expiry_ms, now_ms, space)))
+    if (likely(c != NULL) && likely(from_chunk(ctx, c, bytes, expiry_ms, now_ms, space))) {
+        remember(ctx, klass, c);
         return IDEM_OK;
+    }
     uint32_t keep = kept_free(v, purpose);
     if (from_class(ctx, klass, klass, bytes, expiry_ms, now_ms, space))
         return IDEM_OK;

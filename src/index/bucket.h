@@ -5,6 +5,8 @@
 #include "index/index.h"
 
 #define HEADER_FROZEN (UINT64_C(1) << 12)
+/* Not zero: frozen, or something of this home lies, or was published, outside of it. */
+#define HEADER_ELSEWHERE (HEADER_FROZEN | UINT64_C(0xf78))
 static inline unsigned header_slot(uint64_t h)
 {
     return (unsigned)h & 7;

@@ -7,7 +7,7 @@
  */
 #include "base/error.h"
 #include "base/point.h"
-#include "index/bucket.h"
+#include "index/home.h"
 
 #define SCAN_TRIES 100000u
 
@@ -60,32 +60,37 @@ static enum match match(const struct idem_view *v, const struct idem_index_key *
     return !sound ? DAMAGED : same ? SAME : OTHER;
 }
 
+static int damaged(uint64_t bucket, unsigned slot, uint64_t w)
+{
+    return idem_fail(IDEM_E_CORRUPT,
+                     "generation: bucket %llu slot %u names bytes that are no entry (word %016llx); run idem verify",
+                     (unsigned long long)bucket, slot, (unsigned long long)w);
+}
+
 int idem_index_find(struct idem_ctx *ctx, const struct idem_index_key *key, struct idem_found *f, struct idem_gap *gap)
 {
     struct idem_view *v = ctx->v;
     uint64_t home = idem_home_of(v, key->hash);
-    uint64_t tag = (uint64_t)idem_tag_of(key->hash) << 8;
+    uint64_t tag = (uint64_t)idem_tag_of(key->hash) << WORD_TAG_SHIFT;
     for (unsigned tries = 0; tries < SCAN_TRIES; tries++) {
         uint64_t h = load_acquire(&v->buckets[home].header); /* P2 acquire: the slots it speaks of */
-        if (unlikely(header_pending(h)) && !idem_index_help(ctx, home, h))
+        if (!idem_index_help(ctx, home, h))
             continue;
-        unsigned reach = header_reach(h);
-        uint64_t free_bucket = 0;
-        unsigned free_slot = 0, free_distance = IDEM_DISTANCE_MAX + 1;
+        struct idem_gap found = {home, h, 0, 0, IDEM_DISTANCE_MAX + 1};
         bool again = false;
-        for (unsigned d = 0; d <= reach && !again; d++) {
+        for (unsigned d = 0; d <= header_reach(h) && !again; d++) {
             uint64_t b = bucket_after(v, home, d);
-            for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
+            struct idem_glance g = idem_glance_at(&v->buckets[b], tag | (uint64_t)d << WORD_DISTANCE_SHIFT);
+            if (found.free_distance > IDEM_DISTANCE_MAX && g.free != 0) {
+                found.free_distance = d;
+                found.bucket = b;
+                found.slot = (unsigned)__builtin_ctz(g.free);
+            }
+            for (; g.match != 0 && !again; g.match &= g.match - 1) {
+                unsigned s = (unsigned)__builtin_ctz(g.match);
                 uint64_t w = load_acquire(&v->buckets[b].slots[s]); /* P1 acquire: the entry's bytes */
-                if (w == 0) {
-                    if (free_distance > IDEM_DISTANCE_MAX) {
-                        free_distance = d;
-                        free_bucket = b;
-                        free_slot = s;
-                    }
-                    continue;
-                }
-                if ((w & 0x7ff0) != (tag | (uint64_t)d << 4) || word_state(w) == WORD_TENTATIVE)
+                if (w == 0 || (w & WORD_WHOSE) != (tag | (uint64_t)d << WORD_DISTANCE_SHIFT) ||
+                    word_state(w) == WORD_TENTATIVE)
                     continue;
                 f->slot = &v->buckets[b].slots[s];
                 f->place = b * 8 + s;
@@ -96,20 +101,14 @@ int idem_index_find(struct idem_ctx *ctx, const struct idem_index_key *key, stru
                     return FIND_PRESENT;
                 }
                 if (m == DAMAGED)
-                    return idem_fail(
-                        IDEM_E_CORRUPT,
-                        "generation: bucket %llu slot %u names bytes that are no entry (word %016llx); run idem verify",
-                        (unsigned long long)b, s, (unsigned long long)w);
-                if (m == AGAIN) {
-                    again = true;
-                    break;
-                }
+                    return damaged(b, s, w);
+                again = m == AGAIN;
             }
         }
         if (again)
             continue;
         if (gap != NULL)
-            *gap = (struct idem_gap){home, h, free_bucket, free_slot, free_distance};
+            *gap = found;
         return FIND_ABSENT;
     }
     return idem_fail(IDEM_E_CORRUPT, "generation: bucket %llu did not hold still for %u looks; run idem verify",

@@ -19,7 +19,7 @@
 
 #define SLICE_BUCKETS 512u
 #define SLOT_TRIES    64u
-#define STEP_REGIONS  64u
+#define STEP_REGIONS  16u
 #define STEP_SLICES   4u /* beside each chunk that an operation takes: a pass is over before 1/64 of the arena is used */
 #define BUDGET_SLICES 64u /* before the regions are looked at again */
 #define BATCH_SHARE   32u /* waiting regions, as a share of all, that make a pass worth while */
@@ -87,6 +87,7 @@ static enum moved move(struct idem_ctx *ctx, struct idem_found *f, int64_t now_m
         idem_arena_emptied(ctx, space.unit);
     }
     IDEM_POINT("sweep.moved");
+    ctx->held = NULL;
     store_release(&ctx->lane->hazard_write, 0); /* P11 release: the copy is published, or nobody's */
     return moved ? MOVED : CHANGED;
 }

@@ -9,14 +9,9 @@
 
 #define CACHED 8
 
-struct cached {
-    uint64_t serial; /* 0: empty */
-    struct idem_view *view;
-    struct idem_lane_shm *lane;
-    uint64_t owner;
-};
+_Thread_local struct idem_lane_cached *idem_lane_last __attribute__((tls_model("initial-exec")));
 
-static _Thread_local struct cached cache[CACHED];
+static _Thread_local struct idem_lane_cached cache[CACHED] __attribute__((tls_model("global-dynamic")));
 static _Thread_local unsigned next_victim;
 
 /* Views whose lanes may be given back: a thread that ends later than its view was closed must not touch it. */
@@ -35,7 +30,7 @@ static bool is_live(uint64_t serial)
     return false;
 }
 
-static void give_back(struct cached *c)
+static void give_back(struct idem_lane_cached *c)
 {
     if (c->serial == 0)
         return;
@@ -131,27 +126,20 @@ void idem_lane_after_fork(bool child)
     if (child) { /* the lanes are the parent's */
         memset(live, 0, sizeof live);
         memset(cache, 0, sizeof cache);
+        idem_lane_last = NULL;
     }
     pthread_mutex_unlock(&live_lock);
 }
 
 int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx)
 {
-    ctx->v = v;
-    ctx->want_sweep = false;
-    struct cached *c = NULL;
-    for (unsigned i = 0; i < CACHED; i++)
-        if (cache[i].serial == v->serial) {
+    struct idem_lane_cached *c = NULL;
+    for (unsigned i = 0; i < CACHED && c == NULL; i++)
+        if (cache[i].serial == v->serial)
             c = &cache[i];
-            break;
-        }
-    /* A host that closed our lock descriptor looks dead, and its lane may have gone to somebody else. */
-    if (likely(c != NULL) &&
-        likely(load_relaxed(&c->lane->owner) == c->owner)) { /* relaxed: our own store, or a foreign one */
-        ctx->lane = c->lane;
-        ctx->owner = c->owner;
+    idem_lane_last = c;
+    if (idem_lane_enter_last(v, ctx))
         return IDEM_OK;
-    }
     pthread_once(&thread_end_once, make_key);
     if (c == NULL) {
         c = &cache[next_victim++ % CACHED];
@@ -164,10 +152,12 @@ int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx)
                          "root: all %u lanes are in use; use fewer threads, or create the store with more `lanes`",
                          v->fixed.lanes_max);
     remember_live(v->serial);
-    *c = (struct cached){v->serial, v, lane, v->process.owner};
+    *c = (struct idem_lane_cached){.serial = v->serial, .view = v, .lane = lane, .owner = v->process.owner};
     if (thread_end_works)
         pthread_setspecific(thread_end, cache);
+    idem_lane_last = c;
     ctx->lane = lane;
     ctx->owner = c->owner;
+    ctx->open = c->open;
     return IDEM_OK;
 }

@@ -6,7 +6,7 @@
  * Invariants
  *  1. A lane's fields are written by its owner only (a process slot with incarnation, and in it one thread).
  *  2. A new owner clears the hazards it finds before anything else; nobody clears a hazard for somebody.
- *  3. What an owner leaves in `chunks` can be used by the next one: the cursor in `span` was moved before an entry was written.
+ *  3. What an owner leaves in `chunks` can be used by the next one: the cursor in `span` was moved before an entry was published.
  *
  * If we die here: the lane's owner is dead, its hazards are ignored by the sweep, and the next thread that needs a lane takes it.
  */
@@ -15,16 +15,64 @@
 
 #include "segment/view.h"
 
+/* This thread's private copy of one of its lane's open chunks: checked when it was made, so that an allocation from it needs no more
+   than a look at the region's state. The lane's own words are kept up to date for the next owner. */
+struct idem_open_chunk {
+    uint64_t open;  /* the region's state but for its expiry: OPEN, generation; 0: no chunk */
+    uint64_t unit;  /* of the region's first byte */
+    uint64_t life;  /* the region's meta word in that life */
+    uint64_t count; /* entries filled, as in *filled */
+    struct idem_region_shm *region;
+    struct idem_a64 *filled;
+    struct idem_lane_chunk_shm *chunk;
+    uint32_t index; /* of the region */
+    uint32_t klass;
+    uint32_t from, to;
+};
+enum idem_open { OPEN_CLAIMS, OPEN_ANSWERS, OPEN_CHUNKS };
+
+/* A lane that this thread has in one of the views it works with. */
+struct idem_lane_cached {
+    uint64_t serial; /* of the view; 0: empty */
+    struct idem_view *view;
+    struct idem_lane_shm *lane;
+    uint64_t owner;
+    struct idem_open_chunk open[OPEN_CHUNKS];
+};
+/* The one used last; NULL: none yet. A pointer, because what is in a library's initial-exec storage must be small: dlopen() has little
+   room for it. */
+extern _Thread_local struct idem_lane_cached *idem_lane_last __attribute__((tls_model("initial-exec")));
+
 /* What an operation works with. Lives on the stack. */
 struct idem_ctx {
     struct idem_view *v;
     struct idem_lane_shm *lane;
-    uint64_t owner;  /* as loaded at the operation's start */
-    bool want_sweep; /* a chunk was taken: do a little sweeping when the operation is over */
+    struct idem_open_chunk *open;       /* OPEN_CHUNKS of them, this thread's */
+    const struct idem_open_chunk *held; /* the write hazard names its region, which was seen OPEN since */
+    int64_t held_until_ms;              /* and stays at least until then */
+    uint64_t owner;                     /* as loaded at the operation's start */
+    bool want_sweep;                    /* a chunk was taken: do a little sweeping when the operation is over */
 };
 
 /* This thread's lane. Errors: IDEM_E_FULL. */
 int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx);
+
+/* The same if it is the lane used last; false: idem_lane_enter() has to look. */
+static inline bool idem_lane_enter_last(struct idem_view *v, struct idem_ctx *ctx)
+{
+    struct idem_lane_cached *c = idem_lane_last;
+    ctx->v = v;
+    ctx->held = NULL;
+    ctx->want_sweep = false;
+    /* A host that closed our lock descriptor looks dead, and its lane may have gone to somebody else. relaxed: our own store, or a
+       foreign one. */
+    if (unlikely(c == NULL) || unlikely(c->serial != v->serial) || unlikely(load_relaxed(&c->lane->owner) != c->owner))
+        return false;
+    ctx->lane = c->lane;
+    ctx->owner = c->owner;
+    ctx->open = c->open;
+    return true;
+}
 
 /* Threads' caches forget this view (by its serial); call before it is unmapped. */
 void idem_lane_forget(const struct idem_view *v);

@@ -1,7 +1,7 @@
 /*
  * segment/view.h - one attached store: mappings, private copies of the constants, this process's registration.
  *
- * Owns: mmap and munmap, creation, attachment, staleness. A view is immutable after it was opened
+ * Owns: mmap and munmap, creation, attachment, staleness. A view is immutable, but for its last two words, after it was opened
  * (in a forked child its descriptor is closed before anything uses it). Threads find it through the handle (store/), which swaps it by liburcu.
  *
  * If we die here: while creating, temporary files are left; the next creator in that directory removes them under the
@@ -34,8 +34,9 @@ struct idem_view {
     uint64_t arena_units;
     int64_t clock_shift_ns; /* of this process's time namespace */
     struct idem_process process;
-    uint64_t serial;          /* unique in this process; what a thread's lane cache is keyed by */
-    struct idem_a64 poisoned; /* 1: a page was gone (SIGBUS guard) */
+    uint64_t serial;            /* unique in this process; what a thread's lane cache is keyed by */
+    struct idem_a64 poisoned;   /* 1: a page was gone (SIGBUS guard) */
+    struct idem_a64 checked_ms; /* when its handle asked last whether it is stale; 0: not yet */
 };
 
 static inline int64_t idem_view_now_ms(const struct idem_view *v)

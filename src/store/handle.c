@@ -1,8 +1,8 @@
 /* store/handle.c - see handle.h. */
-#include "store/handle.h"
-#include "base/point.h"
+#include "store/enter.h"
 
 #include "base/cancel.h"
+#include "base/point.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,9 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <urcu-bp.h>
 
-#define STALE_CHECK_MS   500
 #define MAKE_ROOM_US     20000
 #define KEYS_DEFAULT     1000000u
 #define KEYS_MAX         (UINT64_C(1) << 31)
@@ -138,8 +136,7 @@ static int open_handle(const char *dir, const idem_options *options, idem_store 
         e = idem_view_open(s->path, &s->options, &s->view);
     }
     if (e == IDEM_OK) {
-        s->options.flags &= ~(uint32_t)IDEM_OPEN_EXCLUSIVE;           /* it was about this open, not about a reopen */
-        store_relaxed(&s->checked_ms, (uint64_t)idem_clock_raw_ms()); /* relaxed: as above */
+        s->options.flags &= ~(uint32_t)IDEM_OPEN_EXCLUSIVE; /* it was about this open, not about a reopen */
         s->next = handles;
         handles = s;
     }
@@ -222,14 +219,6 @@ static int reopen(struct idem_store *s, enum trouble trouble)
     return IDEM_OK;
 }
 
-static bool slot_lost(const struct idem_view *v)
-{
-    uint64_t owner = v->process.owner;
-    /* relaxed: a foreign change, seen sooner or later */
-    uint64_t x = load_relaxed(&v->process.table[idem_owner_slot(owner)].incarnation);
-    return (x & IDEM_INCARNATION_MASK) != idem_owner_incarnation(owner);
-}
-
 static int slow_enter(struct idem_store *s, enum trouble trouble)
 {
     int cancel = idem_cancel_defer();
@@ -237,7 +226,7 @@ static int slow_enter(struct idem_store *s, enum trouble trouble)
     int e = IDEM_OK;
     uint64_t epoch = idem_fork_acknowledge();
     bool forked = load_relaxed(&s->fork_epoch) != epoch; /* relaxed: under the lock */
-    if (forked || trouble == MAYBE_STALE || slot_lost(s->view))
+    if (forked || trouble == MAYBE_STALE || idem_slot_lost(s->view))
         e = reopen(s, forked ? FORKED : trouble);
     if (e == IDEM_OK)
         store_relaxed(&s->fork_epoch, epoch); /* relaxed: under the lock */
@@ -259,26 +248,25 @@ int idem_enter(struct idem_store *s, struct idem_op *op)
         }
         urcu_bp_read_lock();
         struct idem_view *v = rcu_dereference(s->view); /* P10 acquire: the view is complete */
-        if (unlikely(slot_lost(v))) {
+        if (unlikely(idem_slot_lost(v))) {
             urcu_bp_read_unlock();
             int e = slow_enter(s, SLOT_LOST);
             if (e != IDEM_OK)
                 return e;
             continue;
         }
-        int64_t raw = idem_clock_raw_ms();
-        uint64_t checked = load_relaxed(&s->checked_ms); /* relaxed: a time of day, any recent one will do */
+        int64_t now_ms = idem_view_now_ms(v);
+        uint64_t checked = load_relaxed(&v->checked_ms); /* relaxed: a time of day, any recent one will do */
         bool dead = load_relaxed(&v->root->dead) != 0;   /* relaxed: a flag that stays set */
-        if (unlikely(dead || raw - (int64_t)checked >= STALE_CHECK_MS)) {
+        if (unlikely(dead || now_ms - (int64_t)checked >= IDEM_STALE_CHECK_MS)) {
             bool stale = idem_view_stale(v, s->path);
-            store_relaxed(&s->checked_ms, (uint64_t)raw); /* relaxed: as above */
+            store_relaxed(&v->checked_ms,
+                          stale ? 0 : (uint64_t)now_ms); /* relaxed: as above; 0: look again next time */
             if (stale) {
                 urcu_bp_read_unlock();
                 int e = slow_enter(s, MAYBE_STALE);
-                if (e != IDEM_OK) {
-                    store_relaxed(&s->checked_ms, (uint64_t)(raw - STALE_CHECK_MS)); /* relaxed: look again next time */
+                if (e != IDEM_OK)
                     return e;
-                }
                 continue;
             }
         }

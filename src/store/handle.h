@@ -19,7 +19,6 @@
 struct idem_store {
     struct idem_view *view; /* liburcu-protected */
     struct idem_a64 fork_epoch;
-    struct idem_a64 checked_ms; /* raw clock: when staleness was looked at last */
     idem_options options;
     struct idem_store *next;
     char path[IDEM_PATH_MAX];

@@ -11,7 +11,7 @@ int idem_reply_reset(idem_reply *reply)
     if (reply->size != sizeof *reply)
         return idem_fail(IDEM_E_INVALID, "reply.size: %zu, should be %zu; initialise with IDEM_REPLY_INIT", reply->size,
                          sizeof *reply);
-    memset((char *)reply + offsetof(idem_reply, token), 0, sizeof *reply - offsetof(idem_reply, token));
+    zero_small((char *)reply + offsetof(idem_reply, token), sizeof *reply - offsetof(idem_reply, token));
     return IDEM_OK;
 }
 

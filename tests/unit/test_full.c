@@ -326,13 +326,36 @@ static void let_rival_go(void *ctx)
     CHECK_IS(support_reap(rival->pid, SUPPORT_PATIENCE_MS), SUPPORT_KILLED);
 }
 
+static void note_it(void *seen)
+{
+    *(bool *)seen = true;
+}
+
+/* A claim may be refused while there is still room for an outcome without a body. Not after this. */
+static void use_up(idem_store *store, const idem_claim *spare, int n, const char *body)
+{
+    bool rescued = false;
+    support_at_point("rescue.held", 1, note_it, &rescued);
+    for (int i = 0; i < n && !rescued; i++)
+        CHECK(complete_as(store, &spare[i], i, "meta", body) >= 0);
+    support_at_point(NULL, 0, NULL, NULL);
+    CHECK(rescued);
+}
+
 static void check_rescued_outcome_stands(void *dir)
 {
     idem_store *store = bounded(dir);
     struct rival rival = {.dir = dir, .go = support_shared(sizeof(struct idem_a64))};
     char *small = filled(BODY_BYTES, 'x'), *body = filled(50000, 'y'), *first = filled(50000, 'r');
+    static idem_claim spare[GRANTED];
+    for (int i = 0; i < GRANTED; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "spare-%d", i);
+        CHECK_IS(support_begin(store, key, &spare[i]), IDEM_CLAIMED);
+    }
     CHECK_IS(support_begin(store, "both", &rival.claim), IDEM_CLAIMED);
     fill(store, 0, small);
+    use_up(store, spare, GRANTED, body);
     rival.pid = support_spawn(rival_completes, &rival);
     support_at_point("rescue.held", 1, let_rival_go, &rival);
     CHECK_IS(complete_as(store, &rival.claim, 2, "mine", body), IDEM_OK); /* said before, by the rival */

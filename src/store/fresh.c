@@ -1,0 +1,286 @@
+/*
+ * store/fresh.c - idem_begin() and idem_begin_many(), and the straight way to a new key.
+ *
+ * Owns: the order of memory accesses. A new key costs one cache miss, its home bucket's: that is asked for first, and all that does not
+ * need it is done while it is on its way: the entry is written where it will lie, without a time and a token. What does need the bucket is
+ * kept short, so that the processor reaches the next call's miss meanwhile. Whatever is not plain is begin.c's.
+ *
+ * Invariant: the clock is read after the scan (index.h, invariant 5); in a group, once after all scans.
+ *
+ * If we die here: an entry that was written and not published is written over by the lane's next owner; the rest is index.h's.
+ */
+#include <string.h>
+
+#include "index/home.h"
+#include "store/begin.h"
+#include "store/enter.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* The key, hashed, if nothing is odd about it. */
+INLINE bool key_plain(const struct idem_view *v, const idem_key *key, struct idem_ask *ask)
+{
+    if (unlikely(key->scope_bytes != 0))
+        return idem_key_prepare(v, key, ask->framed, &ask->key) == IDEM_OK;
+    if (unlikely(key->key == NULL) || unlikely(key->key_bytes - 1 >= IDEM_KEY_MAX))
+        return false;
+    ask->key.framed = key->key;
+    ask->key.key_bytes = (uint32_t)key->key_bytes;
+    ask->key.scope_bytes = 0;
+    ask->key.hash = idem_hash_key(v->fixed.secret, key->key, key->key_bytes, 0);
+    return true;
+}
+
+/* The rest of a request, if nothing is odd about that. After false idem_ask_prepare() says what is wrong. */
+INLINE bool rest_plain(const struct idem_view *v, const idem_request *rq, struct idem_ask *ask)
+{
+    if (unlikely((rq->flags & ~(uint32_t)(IDEM_HOLD | IDEM_LEASE_ONLY)) != 0) || unlikely(rq->reserved != 0) ||
+        unlikely((uint64_t)rq->lease_ms > IDEM_LEASE_MAX_MS) ||
+        unlikely((uint64_t)rq->ttl_ms > (uint64_t)IDEM_TTL_MAX_MS && rq->ttl_ms != IDEM_FOREVER))
+        return false;
+    ask->fingerprint = rq->fingerprint;
+    ask->wait_token = rq->wait_token;
+    ask->flags = rq->flags;
+    ask->lease_ms = rq->lease_ms != 0 ? rq->lease_ms : v->fixed.lease_ms;
+    ask->ttl_ms = rq->ttl_ms != 0 ? rq->ttl_ms : v->fixed.ttl_ms;
+    return true;
+}
+
+INLINE uint64_t fresh_bytes(const struct idem_ask *ask)
+{
+    return round_up(ENTRY_CLAIM_WORDS * 8u + (uint64_t)ask->key.key_bytes, IDEM_UNIT_BYTES);
+}
+
+/* All of a first claim's entry that needs no clock. */
+INLINE void write_entry(const struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_a64 *at)
+{
+    uint32_t flags =
+        (ask->flags & IDEM_HOLD ? ENTRY_HOLD : 0u) | (ask->flags & IDEM_LEASE_ONLY ? ENTRY_LEASE_ONLY : 0u);
+    idem_entry_store_fresh(at, flags, ask->key.scope_bytes, ask->fingerprint, ask->key.hash, ctx->owner,
+                           ask->key.framed, ask->key.key_bytes);
+}
+
+/* All of a first claim but token and place. */
+INLINE void fill_claim(const struct idem_view *v, const struct idem_ask *ask, idem_claim *claim)
+{
+    claim->size = sizeof *claim;
+    memcpy(claim->store_uuid, v->fixed.uuid, sizeof claim->store_uuid);
+    claim->hash = ask->key.hash;
+    claim->lease_ms = ask->lease_ms;
+    claim->attempt = 1;
+    claim->flags = ask->flags;
+}
+
+INLINE void clear_reply(idem_reply *reply)
+{
+    zero_small((char *)reply + offsetof(idem_reply, token), sizeof *reply - offsetof(idem_reply, token));
+}
+
+/* Publishes the entry that lies at the place that idem_arena_peek() gave, for an absent key. False: nothing has happened, and it has to
+   be decided in the ordinary way. */
+INLINE bool claim_absent(struct idem_ctx *ctx, const struct idem_ask *ask, const struct idem_home *home, int64_t now_ms,
+                         idem_claim *claim, idem_reply *reply)
+{
+    struct idem_space space;
+    int64_t expiry_ms = idem_expiry_after(now_ms, ask->ttl_ms), lease_end_ms = now_ms + ask->lease_ms;
+    if (unlikely(!idem_arena_take(ctx, CLASS_CLAIMS, fresh_bytes(ask), lease_end_ms, &space)))
+        return false;
+    idem_entry_stamp(space.at, now_ms, expiry_ms, lease_end_ms);
+    IDEM_POINT("claim.filled");
+    if (unlikely(!idem_home_insert(home, ask->key.hash, &space))) {
+        idem_arena_emptied(ctx, space.unit);
+        return false;
+    }
+    claim->token = (uint64_t)now_ms << 16;
+    claim->place = home->place;
+    if (reply != NULL) {
+        reply->token = claim->token;
+        reply->attempt = 1;
+        reply->expires_in_ms = expiry_ms >= ENTRY_TIME_MAX ? IDEM_FOREVER : ask->ttl_ms;
+    }
+    idem_count(ctx, COUNT_CLAIMED);
+    return true;
+}
+
+static void reset_claim(idem_claim *claim)
+{
+    zero_small(claim, sizeof *claim);
+    claim->size = sizeof *claim;
+}
+
+/* Any request, one after another. */
+static int begin_any(idem_store *store, const idem_request *request, idem_claim *claim, idem_reply *reply)
+{
+    struct idem_op op;
+    struct idem_ask ask;
+    struct idem_found found;
+    if (claim == NULL)
+        return idem_fail(IDEM_E_INVALID, "claim: NULL");
+    reset_claim(claim);
+    int e = idem_reply_reset(reply);
+    if (e == IDEM_OK)
+        e = idem_enter(store, &op);
+    if (unlikely(e != IDEM_OK))
+        return e;
+    e = idem_ask_prepare(op.ctx.v, request, &ask);
+    if (likely(e == IDEM_OK))
+        e = idem_decide(&op.ctx, &ask, claim, reply, &found);
+    return idem_leave(&op, e);
+}
+
+int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim, idem_reply *reply)
+{
+    struct idem_op op;
+    struct idem_ask ask;
+    if (unlikely(store == NULL) || unlikely(request == NULL) || unlikely(claim == NULL) ||
+        unlikely(request->size != sizeof *request) || unlikely(reply != NULL && reply->size != sizeof *reply))
+        return begin_any(store, request, claim, reply);
+    struct idem_view *v = idem_enter_view(store);
+    bool plain = key_plain(v, &request->key, &ask);
+    if (likely(plain))
+        prefetch_write(&v->buckets[idem_home_of(v, ask.key.hash)]);
+    plain = plain && rest_plain(v, request, &ask);
+    if (unlikely(!idem_enter_rest(store, v, &op)))
+        return begin_any(store, request, claim, reply);
+    struct idem_ctx *ctx = &op.ctx;
+    struct idem_a64 *at = plain ? idem_arena_peek(ctx, CLASS_CLAIMS, fresh_bytes(&ask)) : NULL;
+    if (unlikely(at == NULL)) {
+        idem_leave(&op, IDEM_OK);
+        return begin_any(store, request, claim, reply);
+    }
+    write_entry(ctx, &ask, at);
+    fill_claim(v, &ask, claim);
+    if (likely(reply != NULL))
+        clear_reply(reply);
+    struct idem_home home;
+    bool absent = idem_home_absent(v, ask.key.hash, &home);
+    int64_t now_ms = idem_view_now_ms(v);
+    if (unlikely(!idem_enter_recent(v, now_ms))) {
+        idem_leave(&op, IDEM_OK);
+        return begin_any(store, request, claim, reply);
+    }
+    if (likely(absent) && likely(claim_absent(ctx, &ask, &home, now_ms, claim, reply)))
+        return idem_leave_fast(&op, IDEM_CLAIMED);
+    idem_arena_leave(ctx);
+    reset_claim(claim);
+    struct idem_found found;
+    return idem_leave(&op, idem_decide(ctx, &ask, claim, reply, &found));
+}
+
+#define GROUP 16u
+
+/* Requests whose home buckets are on their way while the group before is claimed. */
+struct group {
+    size_t n;
+    struct idem_ask asks[GROUP];
+    int verdicts[GROUP]; /* < 0: refused by idem_ask_prepare() */
+};
+
+static void fetch_group(const struct idem_view *v, const idem_request *requests, size_t n, struct group *g)
+{
+    g->n = n < GROUP ? n : GROUP;
+    for (size_t i = 0; i < g->n; i++) {
+        g->verdicts[i] = IDEM_OK;
+        if (unlikely(requests[i].size != sizeof requests[i]) ||
+            unlikely(!key_plain(v, &requests[i].key, &g->asks[i])) ||
+            unlikely(!rest_plain(v, &requests[i], &g->asks[i])))
+            g->verdicts[i] = idem_ask_prepare(v, &requests[i], &g->asks[i]);
+        if (likely(g->verdicts[i] == IDEM_OK))
+            prefetch_write(&v->buckets[idem_home_of(v, g->asks[i].key.hash)]);
+    }
+}
+
+/* The entries that may hold this key's record. */
+static void fetch_entries(const struct idem_view *v, uint64_t hash)
+{
+    const struct idem_bucket_shm *b = &v->buckets[idem_home_of(v, hash)];
+    for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
+        uint64_t w = load_relaxed(&b->slots[s]); /* relaxed: only to know what to prefetch */
+        if (w != 0 && word_tag(w) == idem_tag_of(hash) && word_unit(w) < v->arena_units) {
+            prefetch(v->arena + word_unit(w) * 2);
+            prefetch(v->arena + word_unit(w) * 2 + 8);
+        }
+    }
+}
+
+/* Looks at all, reads the clock once, then decides one by one, in order. A key that comes twice, or one that somebody else claims
+   meanwhile, fails its publishing CAS and is decided alone. */
+static void decide_group(struct idem_ctx *ctx, struct group *g, idem_result *results)
+{
+    struct idem_view *v = ctx->v;
+    struct idem_home homes[GROUP];
+    bool absent[GROUP];
+    for (size_t i = 0; i < g->n; i++) {
+        absent[i] = likely(g->verdicts[i] == IDEM_OK) && idem_home_absent(v, g->asks[i].key.hash, &homes[i]);
+        if (!absent[i] && g->verdicts[i] == IDEM_OK)
+            fetch_entries(v, g->asks[i].key.hash);
+    }
+    int64_t now_ms = idem_view_now_ms(v);
+    for (size_t i = 0; i < g->n; i++) {
+        const struct idem_ask *ask = &g->asks[i];
+        idem_result *r = &results[i];
+        clear_reply(&r->reply);
+        struct idem_a64 *at = likely(absent[i]) ? idem_arena_peek(ctx, CLASS_CLAIMS, fresh_bytes(ask)) : NULL;
+        if (likely(at != NULL)) {
+            write_entry(ctx, ask, at);
+            fill_claim(v, ask, &r->claim);
+            if (likely(claim_absent(ctx, ask, &homes[i], now_ms, &r->claim, &r->reply))) {
+                r->verdict = IDEM_CLAIMED;
+                continue;
+            }
+        }
+        struct idem_found found;
+        idem_arena_leave(ctx);
+        reset_claim(&r->claim);
+        r->verdict = g->verdicts[i] != IDEM_OK ? g->verdicts[i] : idem_decide(ctx, ask, &r->claim, &r->reply, &found);
+    }
+    idem_arena_leave(ctx);
+}
+
+static void fail_all(idem_result *results, size_t n, int e)
+{
+    for (size_t i = 0; i < n; i++) {
+        clear_reply(&results[i].reply);
+        reset_claim(&results[i].claim);
+        results[i].verdict = e;
+    }
+}
+
+int idem_begin_many(idem_store *store, const idem_request *requests, size_t n, idem_result *results)
+{
+    if (requests == NULL || results == NULL || n == 0 || n > 65536)
+        return idem_fail(IDEM_E_INVALID, "requests, results: NULL, or n (%zu) not in 1 to 65536", n);
+    for (size_t i = 0; i < n; i++) {
+        if (results[i].size != sizeof results[i])
+            return idem_fail(IDEM_E_INVALID, "results[%zu].size: %zu, should be %zu", i, results[i].size,
+                             sizeof results[i]);
+        if (results[i].reply.size != sizeof results[i].reply)
+            return idem_reply_reset(&results[i].reply);
+    }
+    struct group groups[2];
+    struct idem_op op;
+    int e = idem_enter(store, &op);
+    if (unlikely(e != IDEM_OK)) {
+        fail_all(results, n, e);
+        return IDEM_OK;
+    }
+    struct idem_ctx *ctx = &op.ctx;
+    fetch_group(ctx->v, requests, n, &groups[0]);
+    unsigned turn = 0;
+    for (size_t from = 0; from < n; turn ^= 1) {
+        struct group *g = &groups[turn];
+        size_t next = from + g->n;
+        if (next < n)
+            fetch_group(ctx->v, requests + next, n - next, &groups[turn ^ 1]);
+        decide_group(ctx, g, results + from);
+        if (ctx->want_sweep) { /* as much sweeping as one by one, so that memory comes back as fast as it is used */
+            idem_sweep(ctx, 0, 0);
+            ctx->want_sweep = false;
+        }
+        if (unlikely(load_relaxed(&ctx->v->poisoned) != 0)) /* relaxed: as in idem_enter() */
+            fail_all(results + from, g->n, IDEM_E_CORRUPT);
+        from = next;
+    }
+    idem_leave(&op, IDEM_OK);
+    return IDEM_OK;
+}
