@@ -34,8 +34,8 @@ INLINE bool key_plain(const struct idem_view *v, const idem_key *key, struct ide
 /* The rest of a request, if nothing is odd about that. After false idem_ask_prepare() says what is wrong. */
 INLINE bool rest_plain(const struct idem_view *v, const idem_request *rq, struct idem_ask *ask)
 {
-    if (unlikely((rq->flags & ~(uint32_t)(IDEM_HOLD | IDEM_LEASE_ONLY)) != 0) || unlikely(rq->reserved != 0) ||
-        unlikely((uint64_t)rq->lease_ms > IDEM_LEASE_MAX_MS) ||
+    if (unlikely((rq->flags & ~(uint32_t)(IDEM_HOLD | IDEM_LEASE_ONLY)) != 0) ||
+        unlikely(rq->durability > IDEM_DURABILITY_NONE) || unlikely((uint64_t)rq->lease_ms > IDEM_LEASE_MAX_MS) ||
         unlikely((uint64_t)rq->ttl_ms > (uint64_t)IDEM_TTL_MAX_MS && rq->ttl_ms != IDEM_FOREVER))
         return false;
     ask->fingerprint = rq->fingerprint;
