@@ -1,0 +1,342 @@
+/*
+ * recover/replay.c - see replay.h.
+ * relaxed-in-this-file: nobody else has the store open; it is published by the root's rename.
+ */
+#include "recover/replay.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/point.h"
+#include "index/bucket.h"
+
+#define ROOM_TRIES   64u
+#define MAKE_ROOM_US 20000
+#define FLAGS        (REC_HOLD | REC_LEASE_ONLY | REC_LOST_BEFORE | 7u << REC_REASON_SHIFT | REC_SYNC)
+
+_Static_assert(REC_HOLD == ENTRY_HOLD && REC_LEASE_ONLY == ENTRY_LEASE_ONLY && REC_LOST_BEFORE == ENTRY_LOST_BEFORE &&
+                   FLAGS == 0x7f,
+               "flags are the same in file and memory");
+_Static_assert((int)REC_IN_PROGRESS == (int)WORD_IN_PROGRESS && (int)REC_COMPLETED == (int)WORD_COMPLETED &&
+                   (int)REC_ABANDONED == (int)WORD_ABANDONED && (int)REC_DECLARED == (int)WORD_DECLARED &&
+                   (int)REC_RELEASED == (int)WORD_RELEASED && (int)REC_RERUN == (int)WORD_RERUN &&
+                   (int)REC_GONE == (int)WORD_FORGOTTEN,
+               "states are the same in file and memory");
+
+int idem_replay_begin(struct idem_replay *p, struct idem_view *v, int64_t now_ms, uint64_t proven)
+{
+    memset(&p->ctx, 0, sizeof p->ctx);
+    p->now_ms = now_ms;
+    p->proven = proven;
+    p->keys = p->expired = p->forgotten = 0;
+    p->first = p->waiting = 0;
+    return idem_lane_enter(v, &p->ctx);
+}
+
+static bool expired(const struct idem_replay *p, int64_t expiry_ms)
+{
+    return (expiry_ms < ENTRY_TIME_MAX && expiry_ms <= p->now_ms) || IDEM_FAULT("replay.expired_all");
+}
+
+/* > 0: the record holds, not the entry. */
+static int order(const struct idem_rec *r, const struct idem_found *f)
+{
+    const struct idem_entry *e = &f->entry;
+    struct idem_rec there = {
+        .kind = e->kind == ENTRY_CLAIM && word_state(f->word) != WORD_COMPLETED ? REC_CLAIM : REC_RESPONSE,
+        .state = (uint8_t)word_state(f->word),
+        .token = e->token,
+        .extra = (uint16_t)e->extra,
+        .lease_end_ms = e->lease_end_ms,
+        .position = log_word_position(load_relaxed(&e->at[4])),
+    };
+    return idem_rec_order(r, &there);
+}
+
+/* The record denies what is there: the slot stays, forgotten, with the record's token, so that nothing older comes back. */
+static void deny(struct idem_replay *p, const struct idem_rec *r, struct idem_found *f)
+{
+    store_relaxed(&f->entry.at[1], r->token);
+    store_relaxed(&f->entry.at[4], 0);
+    if (word_state(f->word) != WORD_FORGOTTEN && idem_index_hold(&p->ctx, f))
+        idem_index_set_state(f, WORD_FORGOTTEN);
+}
+
+static void entry_of(const struct idem_rec *r, uint64_t hash, struct idem_entry *e, uint64_t outcome[3])
+{
+    *e = (struct idem_entry){
+        .key_bytes = r->key_bytes,
+        .scope_bytes = r->scope_bytes,
+        .flags = r->flags & FLAGS,
+        .token = r->token,
+        .fingerprint = r->fingerprint,
+        .expiry_ms = r->expiry_ms < ENTRY_TIME_MAX ? r->expiry_ms : ENTRY_TIME_MAX,
+        .extra = r->extra,
+        .at_ms = r->at_ms,
+        .attempt = r->attempt,
+    };
+    if (r->kind == REC_CLAIM) {
+        e->kind = ENTRY_CLAIM;
+        e->flags &= ~(uint32_t)ENTRY_LEASE_ONLY;
+        e->mark_bytes = r->mark_bytes;
+        e->hash = hash;
+        e->owner = IDEM_OWNER_CRASHED;
+        e->lease_end_ms = r->lease_end_ms;
+        e->lost_token = r->lost_token;
+    } else {
+        e->status = r->status;
+        e->kind = r->kind == REC_RESPONSE ? ENTRY_RESPONSE : ENTRY_TOMBSTONE;
+        e->meta_bytes = r->kind == REC_RESPONSE ? (uint32_t)r->meta_bytes : 0;
+        e->body_bytes = r->kind == REC_RESPONSE ? (uint32_t)r->body_bytes : 24;
+        outcome[0] = r->meta_bytes;
+        outcome[1] = r->body_bytes;
+        outcome[2] = r->digest;
+    }
+}
+
+static int place(struct idem_replay *p, const struct idem_rec *r, uint64_t hash, struct idem_found *f,
+                 const struct idem_gap *gap, bool there)
+{
+    struct idem_ctx *ctx = &p->ctx;
+    struct idem_entry e;
+    uint64_t outcome[3] = {0, 0, 0};
+    struct idem_space space;
+    entry_of(r, hash, &e, outcome);
+    bool body = e.kind == ENTRY_RESPONSE;
+    uint64_t bytes = idem_entry_bytes(e.kind, e.key_bytes, idem_entry_answer_bytes(&e), e.mark_bytes);
+    if (bytes > idem_arena_entry_max(ctx->v) || e.mark_bytes > IDEM_MARK_MAX)
+        return idem_fail(
+            IDEM_E_FULL,
+            "log position %llu: a record of %llu bytes, but a region of this store has %llu; create it for "
+            "a larger response",
+            (unsigned long long)r->position, (unsigned long long)bytes,
+            (unsigned long long)idem_arena_entry_max(ctx->v));
+    unsigned klass = e.expiry_ms >= ENTRY_TIME_MAX ? CLASS_NEVER : idem_class_of(e.expiry_ms - p->now_ms);
+    if (idem_arena_reserve(ctx, klass, FOR_ANSWER, bytes, e.expiry_ms, p->now_ms, &space) != IDEM_OK)
+        return IDEM_E_FULL;
+    idem_entry_store(space.at, &e, r->key, body ? r->meta : NULL, body ? (const void *)r->body : outcome, r->mark);
+    store_relaxed(&space.at[4],
+                  r->position < p->proven || IDEM_FAULT("replay.unproven") ? log_word(r->position, r->state) : 0);
+    if (there) {
+        if (idem_index_hold(ctx, f) && idem_index_replace(ctx, f, r->state, &space))
+            return IDEM_OK;
+        return idem_fail(IDEM_E_CORRUPT, "a slot changed in a store that nobody else has");
+    }
+    struct idem_index_key key = {r->key, r->key_bytes, r->scope_bytes, hash};
+    int n = idem_index_insert(ctx, &key, gap, &space, p->now_ms, &f->place);
+    if (n != 1) {
+        idem_arena_emptied(ctx, space.unit);
+        return n == 0 ? idem_fail(IDEM_E_CORRUPT, "a bucket changed in a store that nobody else has") : n;
+    }
+    p->keys++;
+    if (r->state == WORD_IN_PROGRESS)
+        return IDEM_OK;
+    /* An insertion makes a claim. Nobody looks at it before it is what it should be. */
+    f->slot = &ctx->v->buckets[f->place / 8].slots[f->place % 8];
+    f->word = load_relaxed(f->slot);
+    return idem_index_set_state(f, r->state) ? IDEM_OK : idem_fail(IDEM_E_CORRUPT, "a new slot changed");
+}
+
+static int apply_once(struct idem_replay *p, const struct idem_rec *r, uint64_t hash)
+{
+    struct idem_index_key key = {r->key, r->key_bytes, r->scope_bytes, hash};
+    struct idem_found f;
+    struct idem_gap gap;
+    int e = idem_index_find(&p->ctx, &key, &f, &gap);
+    if (e < 0)
+        return e;
+    if (e == FIND_PRESENT && order(r, &f) <= 0 && !IDEM_FAULT("replay.order"))
+        return IDEM_OK;
+    bool late = expired(p, r->expiry_ms) && !IDEM_FAULT("replay.expired");
+    if (late || r->kind == REC_FORGOTTEN) {
+        if (r->kind == REC_FORGOTTEN)
+            p->forgotten++;
+        else
+            p->expired++;
+        if (e == FIND_PRESENT && !IDEM_FAULT("replay.denial"))
+            deny(p, r, &f);
+        return IDEM_OK;
+    }
+    return place(p, r, hash, &f, &gap, e == FIND_PRESENT);
+}
+
+/* What was replaced leaves its region to a sweep, as ever. */
+static int apply(struct idem_replay *p, const struct idem_rec *r, uint64_t hash)
+{
+    int e = apply_once(p, r, hash);
+    idem_arena_leave(&p->ctx);
+    for (unsigned tries = 0; e == IDEM_E_FULL && tries < ROOM_TRIES && !IDEM_FAULT("replay.no_room"); tries++) {
+        uint64_t before = load_relaxed(&p->ctx.lane->counters[COUNT_SWEPT_REGIONS]);
+        bool more = idem_sweep(&p->ctx, MAKE_ROOM_US, 2);
+        bool helped = load_relaxed(&p->ctx.lane->counters[COUNT_SWEPT_REGIONS]) != before;
+        e = apply_once(p, r, hash);
+        idem_arena_leave(&p->ctx);
+        if (!more && !helped)
+            break;
+    }
+    if (e == IDEM_E_FULL)
+        return idem_fail(e,
+                         "the store is too small for its log: %llu keys are placed and there is no room for the record "
+                         "at position %llu",
+                         (unsigned long long)p->keys, (unsigned long long)r->position);
+    return e;
+}
+
+static void prefetch_entries(const struct idem_view *v, uint64_t hash)
+{
+    const struct idem_bucket_shm *b = &v->buckets[idem_home_of(v, hash)];
+    for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
+        uint64_t w = load_relaxed(&b->slots[s]);
+        if (w != 0 && word_tag(w) == idem_tag_of(hash) && word_unit(w) < v->arena_units) {
+            prefetch(v->arena + word_unit(w) * 2);
+            prefetch(v->arena + word_unit(w) * 2 + 8);
+        }
+    }
+}
+
+static int apply_first(struct idem_replay *p)
+{
+    unsigned i = p->first;
+    p->first = (p->first + 1) % REPLAY_AHEAD;
+    p->waiting--;
+    return apply(p, &p->ahead[i].rec, p->ahead[i].hash);
+}
+
+static int flush(struct idem_replay *p)
+{
+    int e = IDEM_OK;
+    while (p->waiting > 0 && e == IDEM_OK)
+        e = apply_first(p);
+    return e;
+}
+
+static const uint8_t *keep(uint8_t **at, const uint8_t *from, uint64_t n)
+{
+    const uint8_t *to = *at;
+    if (n == 0)
+        return NULL;
+    memcpy(*at, from, n);
+    *at += n;
+    return to;
+}
+
+int idem_replay_add(struct idem_replay *p, const struct idem_rec *r)
+{
+    struct idem_view *v = p->ctx.v;
+    if (r->kind != REC_CLAIM && r->kind != REC_RESPONSE && r->kind != REC_TOMBSTONE && r->kind != REC_FORGOTTEN)
+        return IDEM_OK;
+    uint64_t hash = idem_hash_key(v->fixed.secret, r->key, r->key_bytes, r->scope_bytes);
+    bool body = r->kind == REC_RESPONSE;
+    uint64_t bytes = r->key_bytes + (uint64_t)r->mark_bytes + (body ? r->meta_bytes + r->body_bytes : 0);
+    if (bytes > REPLAY_BYTES) {
+        int e = flush(p);
+        return e == IDEM_OK ? apply(p, r, hash) : e;
+    }
+    if (p->waiting == REPLAY_AHEAD) {
+        int e = apply_first(p);
+        if (e != IDEM_OK)
+            return e;
+    }
+    unsigned i = (p->first + p->waiting) % REPLAY_AHEAD;
+    uint8_t *at = p->ahead[i].bytes;
+    struct idem_rec *copy = &p->ahead[i].rec;
+    *copy = *r;
+    copy->key = keep(&at, r->key, r->key_bytes);
+    copy->mark = keep(&at, r->mark, r->mark_bytes);
+    copy->meta = body ? keep(&at, r->meta, r->meta_bytes) : NULL;
+    copy->body = body ? keep(&at, r->body, r->body_bytes) : NULL;
+    p->ahead[i].hash = hash;
+    p->waiting++;
+    prefetch_write(&v->buckets[idem_home_of(v, hash)]);
+    if (p->waiting > REPLAY_AHEAD / 2)
+        prefetch_entries(v, p->ahead[(p->first + p->waiting - REPLAY_AHEAD / 2) % REPLAY_AHEAD].hash);
+    return IDEM_OK;
+}
+
+/* ------------------------------------------------------------------ the end */
+
+static void settle_slot(struct idem_replay *p, uint64_t bucket, unsigned slot, idem_recovery *out)
+{
+    struct idem_view *v = p->ctx.v;
+    struct idem_found f = {.slot = &v->buckets[bucket].slots[slot], .place = bucket * 8 + slot};
+    f.word = load_relaxed(f.slot);
+    if (!word_final(f.word) || !idem_entry_load(v, f.word, &f.entry))
+        return;
+    unsigned state = word_state(f.word);
+    if (state == WORD_FORGOTTEN) {
+        if (idem_index_hold(&p->ctx, &f) && idem_index_free(&p->ctx, &f, p->now_ms))
+            p->keys--;
+        idem_arena_leave(&p->ctx);
+        return;
+    }
+    if (state == WORD_IN_PROGRESS && f.entry.lease_end_ms > p->now_ms && !IDEM_FAULT("replay.lease"))
+        store_relaxed(&f.entry.at[8], (uint64_t)p->now_ms);
+    if (state == WORD_COMPLETED)
+        out->completed++;
+    else if (state == WORD_ABANDONED || state == WORD_RERUN)
+        out->abandoned++;
+    else
+        out->lost++;
+}
+
+int idem_replay_settle(struct idem_replay *p, idem_recovery *out)
+{
+    struct idem_view *v = p->ctx.v;
+    int e = flush(p);
+    if (e != IDEM_OK)
+        return e;
+    out->completed = out->lost = out->abandoned = 0;
+    for (uint64_t b = 0; b < v->bucket_count; b++)
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
+            settle_slot(p, b, s, out);
+    out->keys = out->completed + out->lost + out->abandoned;
+    out->expired = p->expired;
+    out->forgotten = p->forgotten;
+    return IDEM_OK;
+}
+
+bool idem_replay_record(const struct idem_view *v, uint64_t word, uint8_t *scratch, struct idem_rec *r)
+{
+    struct idem_entry e;
+    if (!word_final(word) || word_state(word) == WORD_FORGOTTEN || !idem_entry_load(v, word, &e))
+        return false;
+    memset(r, 0, sizeof *r);
+    idem_copy_out(scratch, idem_entry_key(&e), e.key_bytes);
+    r->state = (uint8_t)word_state(word);
+    r->flags = (uint16_t)e.flags;
+    r->token = e.token;
+    r->fingerprint = e.fingerprint;
+    r->expiry_ms = e.expiry_ms;
+    r->extra = (uint16_t)e.extra;
+    r->at_ms = e.at_ms;
+    r->attempt = (uint16_t)e.attempt;
+    r->key = scratch;
+    r->key_bytes = (uint16_t)e.key_bytes;
+    r->scope_bytes = (uint16_t)e.scope_bytes;
+    scratch += round_up(e.key_bytes, 8);
+    if (e.kind == ENTRY_CLAIM) {
+        r->kind = REC_CLAIM;
+        r->lease_end_ms = e.lease_end_ms;
+        r->lost_token = e.lost_token;
+        r->mark = scratch;
+        r->mark_bytes = e.mark_bytes;
+        idem_copy_out(scratch, idem_entry_mark(&e), e.mark_bytes);
+    } else if (e.kind == ENTRY_RESPONSE) {
+        r->kind = REC_RESPONSE;
+        r->status = e.status;
+        r->meta = scratch;
+        r->meta_bytes = e.meta_bytes;
+        r->body = scratch + e.meta_bytes;
+        r->body_bytes = e.body_bytes;
+        idem_copy_out(scratch, idem_entry_answer(&e), e.meta_bytes + (size_t)e.body_bytes);
+    } else {
+        uint64_t outcome[3];
+        idem_copy_out(outcome, idem_entry_answer(&e), sizeof outcome);
+        r->kind = REC_TOMBSTONE;
+        r->status = e.status;
+        r->meta_bytes = outcome[0];
+        r->body_bytes = outcome[1];
+        r->digest = outcome[2];
+    }
+    return true;
+}
