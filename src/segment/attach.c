@@ -89,11 +89,11 @@ static int check_generation(const char *path, const char *name, const struct ide
     return IDEM_OK;
 }
 
-static int map_root(const char *path, int dir_fd, struct idem_view *v)
+static int map_root(const char *path, int dir_fd, const char *name, struct idem_view *v)
 {
     int fd, lock_fd;
     struct stat st, same;
-    int e = idem_path_open_file(dir_fd, path, "root", &fd, &st);
+    int e = idem_path_open_file(dir_fd, path, name, &fd, &st);
     if (e != IDEM_OK)
         return e;
     void *map = MAP_FAILED;
@@ -127,7 +127,7 @@ static int map_root(const char *path, int dir_fd, struct idem_view *v)
         goto fail;
     }
     /* The lock byte gets an open file of its own: a mapping keeps the one it was made from, locks included, in every forked child. */
-    e = idem_path_open_file(dir_fd, path, "root", &lock_fd, &same);
+    e = idem_path_open_file(dir_fd, path, name, &lock_fd, &same);
     if (e != IDEM_OK)
         goto fail;
     if (same.st_dev != st.st_dev || same.st_ino != st.st_ino) {
@@ -225,13 +225,13 @@ static void unmap(struct idem_view *v)
         munmap(v->root, v->fixed.root_bytes);
 }
 
-int idem_attach(const char *path, const idem_options *options, struct idem_view *v)
+static int attach(const char *path, const char *root_name, const idem_options *options, struct idem_view *v)
 {
     int dir_fd;
     int e = idem_path_open_dir(path, NULL, 0, &dir_fd);
     if (e != IDEM_OK)
         return e;
-    e = map_root(path, dir_fd, v);
+    e = map_root(path, dir_fd, root_name, v);
     if (e == IDEM_OK) {
         e = map_generation(path, dir_fd, options->huge != IDEM_HUGE_OFF, v);
         v->clock_shift_ns = idem_clock_namespace_shift_ns();
@@ -249,6 +249,25 @@ int idem_attach(const char *path, const idem_options *options, struct idem_view 
     errno = kept;
     v->serial = idem_next_serial();
     return e;
+}
+
+int idem_attach(const char *path, const idem_options *options, struct idem_view *v)
+{
+    return attach(path, "root", options, v);
+}
+
+int idem_attach_hidden(const char *path, const char *root_name, const idem_options *options, struct idem_view **view)
+{
+    struct idem_view *v = calloc(1, sizeof *v);
+    if (v == NULL)
+        return idem_fail(IDEM_E_MEMORY, "no memory for a handle");
+    int e = attach(path, root_name, options, v);
+    if (e != IDEM_OK) {
+        free(v);
+        return e;
+    }
+    *view = v;
+    return IDEM_OK;
 }
 
 /* With the directory's lock: attach if somebody was faster, else clear what is unusable and create. */

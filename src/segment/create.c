@@ -128,7 +128,7 @@ int idem_boot_id(uint8_t boot_id[40])
     return n == 36 ? IDEM_OK : idem_fail_errno("/proc/sys/kernel/random/boot_id: %zd bytes", n);
 }
 
-static int fill_root_const(const idem_options *o, struct idem_root_const *f)
+static int fill_root_const(const idem_options *o, const struct idem_rebirth *again, struct idem_root_const *f)
 {
     memset(f, 0, sizeof *f);
     f->layout_major = IDEM_LAYOUT_MAJOR;
@@ -142,6 +142,11 @@ static int fill_root_const(const idem_options *o, struct idem_root_const *f)
         return e;
     int64_t host_ms = idem_clock_shifted_ms(idem_clock_namespace_shift_ns());
     f->created_ms = IDEM_FAULT("clock.from_zero") ? 1 : idem_clock_wall_ms();
+    if (again != NULL) {
+        memcpy(f->uuid, again->uuid, sizeof f->uuid);
+        memcpy(f->secret, again->secret, sizeof f->secret);
+        f->created_ms = again->now_ms;
+    }
     f->clock_base_ms = f->created_ms - host_ms;
     f->ttl_ms = o->ttl_ms;
     f->lease_ms = o->lease_ms;
@@ -193,25 +198,30 @@ static int make_generation(int dir_fd, const char *path, const idem_options *o, 
     return IDEM_OK;
 }
 
-int idem_create(const char *path, const idem_options *o, int dir_fd)
+int idem_create_hidden(const char *path, const idem_options *o, const struct idem_rebirth *again, int dir_fd,
+                       char root_name[IDEM_ROOT_NAME_BYTES])
 {
     struct idem_root_const f;
-    int e = fill_root_const(o, &f);
+    int e = fill_root_const(o, again, &f);
     if (e != IDEM_OK)
         return e;
     clear_leftovers(dir_fd);
-    char uuid[33], gen_name[64], tmp_name[64];
+    char uuid[33], gen_name[64];
     idem_uuid_text(f.uuid, uuid);
     snprintf(gen_name, sizeof gen_name, "gen-%s-1", uuid);
-    snprintf(tmp_name, sizeof tmp_name, "root.tmp-%s", uuid);
+    snprintf(root_name, IDEM_ROOT_NAME_BYTES, "root.tmp-%s", uuid);
     e = make_generation(dir_fd, path, o, &f, gen_name);
     if (e != IDEM_OK)
         return e;
     IDEM_POINT("create.generation");
     void *map;
-    e = make_file(dir_fd, path, tmp_name, f.root_bytes, o->group, false, &map);
-    if (e != IDEM_OK)
-        goto fail_generation;
+    e = make_file(dir_fd, path, root_name, f.root_bytes, o->group, false, &map);
+    if (e != IDEM_OK) {
+        int kept = errno;
+        unlinkat(dir_fd, gen_name, 0);
+        errno = kept;
+        return e;
+    }
     struct idem_root_shm *root = map;
     f.checksum = checksum_of(&f, sizeof f);
     memcpy(&root->fixed, &f, sizeof f);
@@ -219,32 +229,72 @@ int idem_create(const char *path, const idem_options *o, int dir_fd)
     store_release(&root->magic, IDEM_ROOT_MAGIC); /* P6 release: everything above */
     munmap(map, f.root_bytes);
     IDEM_POINT("create.root");
-    if (renameat2(dir_fd, tmp_name, dir_fd, "root", RENAME_NOREPLACE) != 0) {
-        e = idem_fail_errno("%s/root: rename from %s", path, tmp_name);
-        goto fail_root;
-    }
+    return IDEM_OK;
+}
+
+void idem_create_discard(int dir_fd, const char *root_name)
+{
+    char gen_name[64];
+    int kept = errno;
+    snprintf(gen_name, sizeof gen_name, "gen-%.32s-1", root_name + strlen("root.tmp-"));
+    unlinkat(dir_fd, root_name, 0);
+    unlinkat(dir_fd, gen_name, 0);
+    errno = kept;
+}
+
+int idem_create_reveal(const char *path, int dir_fd, const char *root_name)
+{
+    if (renameat(dir_fd, root_name, dir_fd, "root") != 0)
+        return idem_fail_errno("%s/root: rename from %s", path, root_name);
     IDEM_POINT("create.renamed");
     return IDEM_OK;
-fail_root:
-    unlinkat(dir_fd, tmp_name, 0);
-fail_generation:;
+}
+
+int idem_create(const char *path, const idem_options *o, int dir_fd)
+{
+    char root_name[IDEM_ROOT_NAME_BYTES];
+    int e = idem_create_hidden(path, o, NULL, dir_fd, root_name);
+    if (e != IDEM_OK)
+        return e;
+    e = idem_create_reveal(path, dir_fd, root_name);
+    if (e != IDEM_OK)
+        idem_create_discard(dir_fd, root_name);
+    return e;
+}
+
+int idem_root_mark_dead(const char *path, int dir_fd)
+{
+    int fd;
+    struct stat st;
+    int e = idem_path_open_file(dir_fd, path, "root", &fd, &st);
+    if (e != IDEM_OK)
+        return e;
+    if ((size_t)st.st_size >= sizeof(struct idem_root_shm)) {
+        void *map = mmap(NULL, sizeof(struct idem_root_shm), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (map == MAP_FAILED) {
+            e = idem_fail_errno("%s/root: mmap", path);
+        } else {
+            /* relaxed: read with every operation, nothing hangs on it */
+            store_relaxed(&((struct idem_root_shm *)map)->dead, 1);
+            munmap(map, sizeof(struct idem_root_shm));
+        }
+    }
     int kept = errno;
-    unlinkat(dir_fd, gen_name, 0);
+    close(fd);
     errno = kept;
     return e;
 }
 
 int idem_view_destroy(const char *path)
 {
-    int dir_fd, fd;
-    struct stat st;
+    int dir_fd;
     int e = idem_path_open_dir(path, NULL, 0, &dir_fd);
     if (e != IDEM_OK)
         return e;
     e = idem_path_lock(dir_fd, path);
     if (e != IDEM_OK)
         goto out_dir;
-    e = idem_path_open_file(dir_fd, path, "root", &fd, &st);
+    e = idem_root_mark_dead(path, dir_fd);
     if (e != IDEM_OK) {
         if (e == IDEM_E_NO_STORE) { /* perhaps a half-created or half-removed one */
             clear_leftovers(dir_fd);
@@ -252,27 +302,15 @@ int idem_view_destroy(const char *path)
         }
         goto out_dir;
     }
-    if ((size_t)st.st_size >= sizeof(struct idem_root_shm)) {
-        void *map = mmap(NULL, sizeof(struct idem_root_shm), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (map == MAP_FAILED) {
-            e = idem_fail_errno("%s/root: mmap", path);
-            goto out_file;
-        }
-        /* relaxed: read with every operation, nothing hangs on it */
-        store_relaxed(&((struct idem_root_shm *)map)->dead, 1);
-        munmap(map, sizeof(struct idem_root_shm));
-    }
     IDEM_POINT("destroy.dead");
     if (unlinkat(dir_fd, "root", 0) != 0) {
         e = idem_fail_errno("%s/root: unlink", path);
-        goto out_file;
+        goto out_dir;
     }
     IDEM_POINT("destroy.unlinked");
     clear_leftovers(dir_fd);
     if (rmdir(path) != 0 && errno != ENOTEMPTY && errno != EEXIST)
         e = idem_fail_errno("%s: the store is gone, its directory could not be removed", path);
-out_file:
-    close(fd);
 out_dir:
     close(dir_fd);
     return e;

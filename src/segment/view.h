@@ -56,6 +56,24 @@ int idem_view_destroy(const char *path);
 /* Attach parts, shared with creation. */
 int idem_attach(const char *path, const idem_options *options, struct idem_view *view);
 int idem_create(const char *path, const idem_options *options, int dir_fd);
+
+/* What a store that is rebuilt from its log takes over. */
+struct idem_rebirth {
+    uint8_t uuid[16];
+    uint8_t secret[IDEM_SECRET_BYTES];
+    int64_t now_ms; /* store time at this moment: it goes on from here */
+};
+/* Under the directory's lock, with no root or a dead one: all files, but the root under a temporary name (root_name), where nobody looks for
+   it. again NULL: a new store. Then idem_create_reveal() puts it in the root's place in one step, or _discard() removes both files. */
+#define IDEM_ROOT_NAME_BYTES 64
+int idem_create_hidden(const char *path, const idem_options *options, const struct idem_rebirth *again, int dir_fd,
+                       char root_name[IDEM_ROOT_NAME_BYTES]);
+int idem_create_reveal(const char *path, int dir_fd, const char *root_name);
+void idem_create_discard(int dir_fd, const char *root_name);
+/* As idem_attach(), for a root that is still hidden. Free the view with idem_view_close(). */
+int idem_attach_hidden(const char *path, const char *root_name, const idem_options *options, struct idem_view **view);
+/* The root at `path` says dead from now on, for all who have it open. Errors: IDEM_E_NO_STORE, IDEM_E_PERMISSION, IDEM_E_SYSTEM. */
+int idem_root_mark_dead(const char *path, int dir_fd);
 /* Fills the sizes in g; *keys: how many keys they are for. Errors: IDEM_E_INVALID. */
 int idem_geometry(const idem_options *options, struct idem_generation_const *g, uint64_t *keys);
 uint64_t idem_root_bytes(uint32_t processes, uint32_t lanes);
