@@ -27,7 +27,8 @@ struct scan {
     struct idem_pace pace;
     struct idem_file_rec *files;
     size_t count;
-    uint64_t from; /* records before this position are passed over */
+    uint64_t from, to; /* only records in [from, to) are handed on; to 0: all */
+    bool newest_only;
 };
 
 /* Where a file stopped being sound, and how. */
@@ -88,7 +89,7 @@ static void note_batch(struct idem_scan_result *r, const struct idem_batch_rec *
 static int deliver(struct scan *s, const struct idem_file_rec *f, const struct idem_rec *rec)
 {
     struct idem_scan_result *r = s->r;
-    if (rec->position < s->from)
+    if (rec->position < s->from || (s->to != 0 && rec->position >= s->to))
         return 0;
     r->records++;
     s->pace.records++;
@@ -397,43 +398,53 @@ static int scan(struct scan *s)
         return e;
     note_headers(s, &total);
     idem_pace_begin(&s->pace, s->hooks, total);
-    for (size_t i = 0; i < s->count && e == IDEM_OK; i++)
+    for (size_t i = s->newest_only && s->count > 0 ? s->count - 1 : 0; i < s->count && e == IDEM_OK; i++)
         e = scan_file(s, &s->files[i], i + 1 < s->count ? &s->files[i + 1] : NULL);
     /* Only now is known what was allowed to go. */
-    if (e == IDEM_OK && s->r->first > s->r->oldest_needed)
+    if (e == IDEM_OK && !s->newest_only && s->r->first > s->r->oldest_needed)
         e = missing(s, s->r->first - 1, "files are still needed from number", s->r->oldest_needed);
     s->pace.done = total;
     return e == IDEM_OK ? idem_pace_tell(&s->pace, true) : e;
+}
+
+static int run(struct scan *s)
+{
+    memset(s->r, 0, sizeof *s->r);
+    s->window.fd = -1;
+    s->window.d = s->d;
+    s->window.pace = &s->pace;
+    int e = scan(s);
+    int kept = errno;
+    idem_window_free(&s->window);
+    free(s->files);
+    errno = kept;
+    return e;
 }
 
 int idem_scan(struct idem_log_dir *d, idem_scan_each each, void *ctx, const idem_recovery *hooks,
               struct idem_scan_result *result)
 {
     struct scan s = {.d = d, .each = each, .ctx = ctx, .hooks = hooks, .r = result};
-    memset(result, 0, sizeof *result);
-    s.window.fd = -1;
-    s.window.d = d;
-    s.window.pace = &s.pace;
-    int e = scan(&s);
-    int kept = errno;
-    idem_window_free(&s.window);
-    free(s.files);
-    errno = kept;
-    return e;
+    return run(&s);
+}
+
+int idem_scan_newest(struct idem_log_dir *d, struct idem_scan_result *result)
+{
+    struct scan s = {.d = d, .r = result, .newest_only = true};
+    return run(&s);
 }
 
 int idem_scan_tail(struct idem_log_dir *d, const struct idem_scan_result *result, idem_scan_each each, void *ctx)
 {
     struct idem_scan_result again = *result;
-    struct scan s = {.d = d, .each = each, .ctx = ctx, .r = &again, .from = result->proven};
+    struct scan s = {.d = d, .each = each, .ctx = ctx, .r = &again, .from = result->proven, .to = result->end_at};
     if (result->first == 0 || result->end_at <= result->proven)
         return IDEM_OK;
     s.window.fd = -1;
     s.window.d = d;
     int e = scan_file(&s, &result->newest, NULL);
-    if (e == IDEM_OK && again.end_at != result->end_at)
-        e = idem_fail(IDEM_E_LOG_DAMAGED,
-                      "%s: the newest log file changed while it was read; is another store writing it?", d->path);
+    if (e == IDEM_OK && again.end_at < result->end_at)
+        e = idem_fail(IDEM_E_LOG_DAMAGED, "%s: the newest log file lost its end while it was read", d->path);
     int kept = errno;
     idem_window_free(&s.window);
     errno = kept;

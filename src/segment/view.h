@@ -60,8 +60,10 @@ int idem_create(const char *path, const idem_options *options, int dir_fd);
 /* What a store that is rebuilt from its log takes over. */
 struct idem_rebirth {
     uint8_t uuid[16];
+    uint8_t instance[16]; /* who may write the log from now on */
     uint8_t secret[IDEM_SECRET_BYTES];
-    int64_t now_ms; /* store time at this moment: it goes on from here */
+    int64_t now_ms;   /* store time at this moment: it goes on from here */
+    int64_t floor_ms; /* no token is stamped below it: the log's greatest token ceiling */
 };
 /* Under the directory's lock, with no root or a dead one: all files, but the root under a temporary name (root_name), where nobody looks for
    it. again NULL: a new store. Then idem_create_reveal() puts it in the root's place in one step, or _discard() removes both files. */

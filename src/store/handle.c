@@ -115,6 +115,39 @@ static int fill_options(const idem_options *given, idem_options *o)
     return IDEM_OK;
 }
 
+int idem_exclusively(int (*fn)(void *ctx), void *ctx)
+{
+    pthread_mutex_lock(&lock);
+    int e = watch_forks();
+    if (e == IDEM_OK)
+        e = fn(ctx);
+    pthread_mutex_unlock(&lock);
+    return e;
+}
+
+/* A store that is gone but has a log comes back from it; only where no log was ever written a new one is made. */
+static int open_view(const char *path, const idem_options *o, struct idem_view **view)
+{
+    if (o->wal_dir == NULL || (o->flags & IDEM_OPEN_CREATE) == 0)
+        return idem_view_open(path, o, view);
+    idem_options attach = *o;
+    attach.flags &= ~(uint32_t)(IDEM_OPEN_CREATE | IDEM_OPEN_EXCLUSIVE);
+    int e = idem_view_open(path, &attach, view);
+    if (e == IDEM_OK && (o->flags & IDEM_OPEN_EXCLUSIVE)) {
+        idem_view_close(*view);
+        return idem_fail(IDEM_E_EXISTS, "%s: there is a store already", path);
+    }
+    if (e != IDEM_E_NO_STORE)
+        return e;
+    idem_recovery r = IDEM_RECOVERY_INIT;
+    r.dir = path;
+    r.wal_dir = o->wal_dir;
+    e = idem_rebuild(o, &r);
+    if (e == IDEM_OK || e == IDEM_E_EXISTS) /* or somebody was faster */
+        return idem_view_open(path, &attach, view);
+    return e == IDEM_E_NO_STORE ? idem_view_open(path, o, view) : e;
+}
+
 static int open_handle(const char *dir, const idem_options *options, idem_store **store)
 {
     if (store == NULL)
@@ -133,7 +166,7 @@ static int open_handle(const char *dir, const idem_options *options, idem_store 
     e = watch_forks();
     if (e == IDEM_OK) {
         store_relaxed(&s->fork_epoch, idem_fork_acknowledge()); /* relaxed: nobody else has the handle yet */
-        e = idem_view_open(s->path, &s->options, &s->view);
+        e = open_view(s->path, &s->options, &s->view);
     }
     if (e == IDEM_OK) {
         s->options.flags &= ~(uint32_t)IDEM_OPEN_EXCLUSIVE; /* it was about this open, not about a reopen */
@@ -207,7 +240,7 @@ static int reopen(struct idem_store *s, enum trouble trouble)
     else if (s->options.flags & IDEM_OPEN_FAIL_STALE)
         return idem_fail(IDEM_E_STALE, "%s: the store was removed or replaced; close the handle and open it again",
                          s->path);
-    int e = idem_view_open(s->path, &options, &fresh);
+    int e = open_view(s->path, &options, &fresh);
     if (e == IDEM_E_NO_STORE)
         return idem_fail(IDEM_E_STALE, "%s: the store was removed and there is no new one yet", s->path);
     if (e != IDEM_OK)

@@ -29,6 +29,12 @@ struct idem_op {
     struct idem_store *store;
 };
 
+/* fn(ctx) while nothing else is being opened, closed or forked in this process: for what makes stores without a handle. */
+int idem_exclusively(int (*fn)(void *ctx), void *ctx);
+
+/* recover/rebuild.h: idem_open() of a store that has a log and is gone. Called in the library's lock. */
+int idem_rebuild(const idem_options *given, idem_recovery *r);
+
 /* Errors: IDEM_E_INVALID (no store), IDEM_E_STALE, IDEM_E_FULL (lanes, processes), IDEM_E_CORRUPT (poisoned), IDEM_E_SYSTEM. */
 int idem_enter(struct idem_store *store, struct idem_op *op);
 /* Clears hazards, sweeps a little if a chunk was taken, ends the read section. Returns result, or IDEM_E_CORRUPT if pages were

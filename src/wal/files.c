@@ -183,9 +183,18 @@ static int make_id(struct idem_log_dir *d, const uint8_t *first)
 static int attach_id(struct idem_log_dir *d)
 {
     struct stat st;
-    if (idem_io->stat_at(d->fd, ID_NAME, &st) != 0 && errno == ENOENT)
+    if (idem_io->stat_at(d->fd, ID_NAME, &st) != 0 && errno == ENOENT) {
+        uint64_t *numbers;
+        size_t count;
+        int e = idem_log_list(d, &numbers, &count);
+        free(numbers);
+        if (e != IDEM_OK)
+            return e;
+        if (count == 0)
+            return idem_fail(IDEM_E_NO_STORE, "%s: no log there, neither an id nor files", d->path);
         return idem_fail(IDEM_E_LOG_DAMAGED, "%s/%s: missing; it says whose log this is: idem recover --salvage",
                          d->path, ID_NAME);
+    }
     int fd, e = open_file(d, ID_NAME, O_RDWR, &fd, &st);
     if (e != IDEM_OK)
         return e;
@@ -243,6 +252,19 @@ int idem_log_dir_open(const char *path, bool create, int64_t group, struct idem_
     int e = open_dir(path, create, group, d);
     if (e == IDEM_OK)
         e = open_id(create, d);
+    if (e != IDEM_OK) {
+        int kept = errno;
+        idem_log_dir_close(d);
+        errno = kept;
+    }
+    return e;
+}
+
+int idem_log_dir_open_raw(const char *path, struct idem_log_dir *d)
+{
+    memset(d, 0, sizeof *d);
+    d->fd = d->id_fd = -1;
+    int e = open_dir(path, false, 0, d);
     if (e != IDEM_OK) {
         int kept = errno;
         idem_log_dir_close(d);
@@ -457,6 +479,16 @@ int idem_log_file_open(struct idem_log_dir *d, uint64_t number, const uint8_t *u
     }
     *fd = t;
     return IDEM_OK;
+}
+
+int idem_log_file_open_raw(struct idem_log_dir *d, uint64_t number, int *fd, uint64_t *bytes)
+{
+    char name[IDEM_LOG_NAME_BYTES];
+    struct stat st;
+    idem_log_file_name(number, name);
+    int e = open_file(d, name, O_RDONLY, fd, &st);
+    *bytes = e == IDEM_OK ? (uint64_t)st.st_size : 0;
+    return e;
 }
 
 int idem_log_file_delete(struct idem_log_dir *d, uint64_t number)

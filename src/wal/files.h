@@ -46,6 +46,8 @@ struct idem_log_dir {
  * IDEM_E_LOG_DAMAGED (no valid id sector), IDEM_E_VERSION, IDEM_E_LOG_SPACE, IDEM_E_LOG. On error nothing is open.
  */
 int idem_log_dir_open(const char *path, bool create, int64_t group, struct idem_log_dir *d);
+/* Only for salvage: the directory alone, whatever its id says; d->id is zero and idem_log_id_replace() makes one. Errors: as above. */
+int idem_log_dir_open_raw(const char *path, struct idem_log_dir *d);
 void idem_log_dir_close(struct idem_log_dir *d);
 
 /* Writes *id (its sequence is set: one more than the last) to the older sector and syncs. Only who holds a leader's byte calls
@@ -85,6 +87,9 @@ int idem_log_clear_tmp(struct idem_log_dir *d);
    log file, wrong checksum), IDEM_E_LOG_FOREIGN, IDEM_E_VERSION, IDEM_E_PERMISSION, IDEM_E_LOG. */
 int idem_log_file_open(struct idem_log_dir *d, uint64_t number, const uint8_t *uuid, bool writable,
                        struct idem_file_rec *f, int *fd);
+
+/* Only for salvage: any plain file by that number, whatever is in it, for reading; *bytes is its size. Errors: IDEM_E_PERMISSION, IDEM_E_LOG. */
+int idem_log_file_open_raw(struct idem_log_dir *d, uint64_t number, int *fd, uint64_t *bytes);
 
 /* Deletes; a missing one is fine. The caller syncs the directory once after the last. Errors: IDEM_E_LOG. */
 int idem_log_file_delete(struct idem_log_dir *d, uint64_t number);

@@ -1,0 +1,407 @@
+/* recover/rebuild.c - see rebuild.h. */
+#include "recover/rebuild.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/point.h"
+#include "recover/replay.h"
+#include "recover/salvage.h"
+#include "recover/seal.h"
+#include "segment/path.h"
+#include "wal/ring.h"
+
+#define HOLD_WAIT_MS 10000
+#define AGAIN_TRIES  4u
+#define AWAY_MOST_MS (INT64_C(30) * 86400000)
+#define FLUSH_MS     50u
+#define LOG_WAIT_MS  5000u
+#define RING_REFS    2048u
+
+struct rebuild {
+    const idem_options *given;
+    idem_recovery *r;
+    char path[IDEM_PATH_MAX];
+    int dir_fd;
+    bool made; /* the store's directory */
+    struct idem_log_dir d;
+    struct idem_scan_result s;
+    struct idem_rebirth again;
+    struct idem_seal_as as;
+    idem_options options;
+    struct idem_view *v;
+    char root_name[IDEM_ROOT_NAME_BYTES];
+    struct idem_replay *replay;
+    struct idem_sealed sealed;
+    struct idem_salvage_list aside;
+};
+
+static bool salvaging(const struct rebuild *b)
+{
+    return (b->r->flags & IDEM_RECOVER_SALVAGE) != 0;
+}
+
+static int fill_random(void *at, size_t n)
+{
+    return getrandom(at, n, 0) == (ssize_t)n ? IDEM_OK : idem_fail_errno("getrandom");
+}
+
+static int read_log(struct rebuild *b, idem_scan_each each, void *ctx, const idem_recovery *hooks)
+{
+    if (!salvaging(b))
+        return idem_scan(&b->d, each, ctx, hooks, &b->s);
+    b->aside.n = 0;
+    return idem_salvage(&b->d, each, ctx, hooks, &b->s, &b->r->damaged, &b->r->lost_records, &b->aside);
+}
+
+/* What time it was, whose it is, how far it is proven. */
+static int read_newest(struct rebuild *b)
+{
+    return salvaging(b) ? read_log(b, NULL, NULL, NULL) : idem_scan_newest(&b->d, &b->s);
+}
+
+static void report(struct rebuild *b)
+{
+    idem_recovery *r = b->r;
+    r->files = b->s.files;
+    r->records = b->s.records;
+    r->batches = b->s.batches;
+    r->bytes = b->s.bytes;
+    r->cut_bytes = b->s.cut_bytes;
+    r->newest_wall_ms = b->s.last.wall_ms;
+}
+
+static int nothing_there(const struct rebuild *b)
+{
+    return idem_fail(IDEM_E_NO_STORE, "%s: nothing was ever written to this log", b->r->wal_dir);
+}
+
+/* ------------------------------------------------------------------ what is there */
+
+static int open_log(struct rebuild *b)
+{
+    int e = idem_log_dir_open(b->r->wal_dir, false, 0, &b->d);
+    if (e == IDEM_E_LOG_DAMAGED && salvaging(b)) {
+        idem_say(b->r, "%s; the files say whose log it is", idem_fail_text());
+        e = idem_log_dir_open_raw(b->r->wal_dir, &b->d);
+    }
+    if (e == IDEM_OK && b->d.id.destroyed != 0)
+        e = idem_fail(IDEM_E_NO_STORE, "%s: the store of this log was destroyed", b->r->wal_dir);
+    return e;
+}
+
+static int hold_log(struct rebuild *b)
+{
+    for (int waited_ms = 0;; waited_ms += 10) {
+        int e = idem_log_dir_hold(&b->d);
+        if (e <= IDEM_OK)
+            return e;
+        if (waited_ms >= HOLD_WAIT_MS)
+            return idem_fail(IDEM_E_LOG, "%s: another recovery has been at work on this log for %d s; is it stopped?",
+                             b->r->wal_dir, HOLD_WAIT_MS / 1000);
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+}
+
+/* Under the store directory's lock. Outcomes: IDEM_OK there is none (or a dead one). Errors: IDEM_E_EXISTS; others: there is something else. */
+static int look_for_store(struct rebuild *b)
+{
+    struct idem_view *v;
+    idem_options o;
+    memset(&o, 0, sizeof o);
+    int e = idem_attach_hidden(b->path, "root", &o, &v);
+    if (e == IDEM_E_NO_STORE)
+        return IDEM_OK;
+    if (e != IDEM_OK)
+        return e;
+    idem_view_close(v);
+    return idem_fail(IDEM_E_EXISTS, "%s: there is a store; replacing it by its log has to be asked for", b->path);
+}
+
+/* ------------------------------------------------------------------ what time it is */
+
+static int64_t wall_ms(const idem_recovery *r)
+{
+    return r->now_wall_ms != 0 ? r->now_wall_ms : idem_clock_wall_ms();
+}
+
+/* Store time goes on through the time that the machine was away. */
+static int set_time(struct rebuild *b)
+{
+    const struct idem_batch_rec *last = &b->s.last;
+    int64_t now = wall_ms(b->r), away_ms = now - last->wall_ms;
+    if (away_ms > AWAY_MOST_MS && b->r->now_wall_ms == 0)
+        return idem_fail(
+            IDEM_E_INVALID,
+            "recovery.now_wall_ms: by the clock of this machine the log was last written %lld days ago; if "
+            "that is so, say what time it is (idem recover --now), else set the clock first: all that expires would "
+            "be gone",
+            (long long)(away_ms / 86400000));
+    if (away_ms < 0) {
+        idem_say(b->r,
+                 "the clock of this machine is %lld ms behind the newest record's; the store's time goes on from that",
+                 (long long)-away_ms);
+        away_ms = 0;
+    }
+    b->as.store_ms = last->store_ms + (IDEM_FAULT("recover.time") ? 0 : away_ms);
+    b->as.wall_ms = now;
+    b->again.now_ms = b->as.store_ms;
+    b->again.floor_ms = last->ceiling_ms;
+    return IDEM_OK;
+}
+
+static void set_options(struct rebuild *b)
+{
+    const struct idem_file_rec *f = &b->s.newest;
+    idem_options *o = &b->options;
+    memset(o, 0, sizeof *o);
+    if (b->given != NULL)
+        *o = *b->given;
+    o->size = sizeof *o;
+    o->flags = 0;
+    o->keys = f->keys;
+    o->total_bytes = 0;
+    o->response_bytes = f->response_bytes;
+    o->when_full = f->when_full;
+    o->ttl_ms = f->ttl_ms;
+    o->lease_ms = f->lease_ms;
+    o->processes = f->processes;
+    o->lanes = f->lanes;
+    o->group = f->group;
+    o->wal_dir = b->r->wal_dir;
+    o->durability_claim = o->durability_claim != 0 ? o->durability_claim : IDEM_DURABILITY_ASYNC;
+    o->durability_complete = o->durability_complete != 0 ? o->durability_complete : IDEM_DURABILITY_SYNC;
+    o->flush_interval_ms = o->flush_interval_ms != 0 ? o->flush_interval_ms : FLUSH_MS;
+    o->log_wait_ms = o->log_wait_ms != 0 ? o->log_wait_ms : LOG_WAIT_MS;
+    o->wal_file_bytes = o->wal_file_bytes != 0 ? o->wal_file_bytes : f->bytes;
+    o->wal_ring_refs = o->wal_ring_refs != 0 ? o->wal_ring_refs : RING_REFS;
+    b->as.file_bytes = o->wal_file_bytes;
+    b->d.group = f->group != 0 ? (gid_t)(f->group - 1) : (gid_t)-1;
+}
+
+/* ------------------------------------------------------------------ the steps */
+
+static int own(struct rebuild *b)
+{
+    int e = fill_random(b->again.instance, sizeof b->again.instance);
+    if (e != IDEM_OK)
+        return e;
+    memcpy(b->as.instance, b->again.instance, sizeof b->as.instance);
+    struct idem_log_id_rec id = b->d.id;
+    memcpy(id.instance, b->again.instance, sizeof id.instance);
+    if (salvaging(b)) { /* perhaps the id was lost: the files say whose they are */
+        memcpy(id.uuid, b->s.newest.uuid, sizeof id.uuid);
+        id.newest = b->s.newest.number;
+    }
+    e = IDEM_FAULT("recover.unowned") ? IDEM_OK : idem_log_id_replace(&b->d, &id);
+    IDEM_POINT("recover.owned");
+    return e;
+}
+
+static int take(void *ctx, const struct idem_rec *r, uint64_t file)
+{
+    struct rebuild *b = ctx;
+    (void)file;
+    int e = idem_replay_add(b->replay, r);
+    b->r->keys = b->replay->keys;
+    return e;
+}
+
+static int build(struct rebuild *b)
+{
+    memcpy(b->again.uuid, b->s.newest.uuid, sizeof b->again.uuid);
+    memcpy(b->again.secret, b->s.newest.secret, sizeof b->again.secret);
+    int e = idem_create_hidden(b->path, &b->options, &b->again, b->dir_fd, b->root_name);
+    if (e != IDEM_OK)
+        return e;
+    e = idem_attach_hidden(b->path, b->root_name, &b->options, &b->v);
+    if (e == IDEM_OK)
+        e = idem_replay_begin(b->replay, b->v, b->as.store_ms, salvaging(b) ? 0 : b->s.proven);
+    if (e == IDEM_OK)
+        e = read_log(b, take, b, b->r);
+    if (e == IDEM_OK)
+        e = idem_replay_settle(b->replay, b->r);
+    return e;
+}
+
+static int seal(struct rebuild *b)
+{
+    int e = idem_log_clear_tmp(&b->d);
+    if (e == IDEM_OK)
+        e = salvaging(b) ? idem_seal_store(&b->d, &b->s, &b->as, b->v, &b->sealed)
+                         : idem_seal_tail(&b->d, &b->s, &b->as, &b->sealed);
+    return e;
+}
+
+/* Everything up to here is durable, and no word in memory names anything past what was proven. */
+static void set_control(struct rebuild *b)
+{
+    struct idem_a64 *c = b->v->root->log_control;
+    /* relaxed below: published by the root's rename */
+    store_relaxed(&c[LOG_EPOCH], 1);                                                    /* relaxed: as above */
+    store_relaxed(&c[LOG_DURABLE], UINT64_C(1) << 48 | b->sealed.end / IDEM_WAL_GRAIN); /* relaxed: as above */
+    store_relaxed(&c[LOG_ASSIGNED], b->sealed.end);                                     /* relaxed: as above */
+    store_relaxed(&c[LOG_WRITTEN], b->sealed.end);                                      /* relaxed: as above */
+    store_relaxed(&c[LOG_FILE], b->sealed.number);                                      /* relaxed: as above */
+    store_relaxed(&c[LOG_CEILING_MS], (uint64_t)b->sealed.ceiling_ms);                  /* relaxed: as above */
+}
+
+/* What REC_RETAIN said may go, and what salvage has made useless. Not being able to is no failure: the next one tries again. */
+static void delete_old(struct rebuild *b)
+{
+    uint64_t *numbers;
+    size_t n;
+    uint64_t needed = b->s.oldest_needed;
+    if (salvaging(b)) {
+        idem_salvage_put_aside(&b->d, &b->aside, b->r);
+        needed = b->sealed.number;
+    }
+    if (idem_log_list(&b->d, &numbers, &n) != IDEM_OK)
+        return;
+    for (size_t i = 0; i < n && numbers[i] < needed; i++)
+        if (idem_log_file_delete(&b->d, numbers[i]) != IDEM_OK)
+            break;
+    free(numbers);
+    idem_log_dir_sync(&b->d);
+}
+
+static int rebuild_once(struct rebuild *b)
+{
+    int e = read_newest(b);
+    if (e == IDEM_OK && b->s.first == 0)
+        e = nothing_there(b);
+    if (e == IDEM_OK)
+        e = set_time(b);
+    if (e != IDEM_OK)
+        return e;
+    set_options(b);
+    e = own(b);
+    /* Once more: what the one before has acknowledged until now is in the log by now. */
+    if (e == IDEM_OK)
+        e = read_newest(b);
+    if (e == IDEM_OK)
+        e = set_time(b);
+    if (e == IDEM_OK)
+        e = build(b);
+    if (e == IDEM_OK)
+        e = seal(b);
+    if (e == IDEM_OK) {
+        set_control(b);
+        e = idem_create_reveal(b->path, b->dir_fd, b->root_name);
+    }
+    if (e == IDEM_OK) {
+        IDEM_POINT("recover.visible");
+        delete_old(b);
+    }
+    int kept = errno;
+    if (b->v != NULL) {
+        idem_lane_forget(b->v);
+        idem_view_close(b->v);
+        b->v = NULL;
+    }
+    if (e != IDEM_OK && b->root_name[0] != '\0')
+        idem_create_discard(b->dir_fd, b->root_name);
+    errno = kept;
+    return e;
+}
+
+static void say_away(struct rebuild *b)
+{
+    int64_t away_ms = b->as.wall_ms - b->s.last.wall_ms;
+    idem_say(b->r, "the log was last written %lld.%03lld s before now", (long long)(away_ms < 0 ? 0 : away_ms / 1000),
+             (long long)(away_ms < 0 ? 0 : away_ms % 1000));
+}
+
+static int with_store_dir(struct rebuild *b)
+{
+    int e = look_for_store(b);
+    bool replace = e != IDEM_OK && (b->r->flags & IDEM_RECOVER_REPLACE) != 0;
+    if (e != IDEM_OK && !replace)
+        return e;
+    e = hold_log(b);
+    if (e == IDEM_OK && b->d.id_fd >= 0)
+        e = idem_log_id_read(&b->d);
+    if (e == IDEM_OK && replace) {
+        idem_recovery quiet = *b->r;
+        quiet.sentence = NULL;
+        e = IDEM_FAULT("recover.unread")
+                ? IDEM_OK
+                : read_log(b, NULL, NULL, &quiet); /* it must be all right before the store is given up for it */
+        if (e == IDEM_OK && b->s.first == 0)
+            e = nothing_there(b);
+        if (e == IDEM_OK)
+            e = idem_root_mark_dead(b->path, b->dir_fd);
+    }
+    if (e == IDEM_OK)
+        e = IDEM_E_EXISTS;
+    /* A writer that was fenced may have made the file that we were about to make. It makes no other. */
+    for (unsigned tries = 0; e == IDEM_E_EXISTS && tries < AGAIN_TRIES; tries++) {
+        b->root_name[0] = '\0';
+        e = rebuild_once(b);
+    }
+    if (e == IDEM_OK)
+        say_away(b);
+    return e == IDEM_E_EXISTS
+               ? idem_fail(IDEM_E_LOG, "%s: somebody else goes on making files in this log", b->r->wal_dir)
+               : e;
+}
+
+static int locked(struct rebuild *b)
+{
+    int e = read_newest(b);
+    if (e == IDEM_OK && b->s.first == 0)
+        e = nothing_there(b);
+    if (e != IDEM_OK)
+        return e;
+    e = idem_path_open_dir(b->path, &b->made, b->s.newest.group, &b->dir_fd);
+    if (e != IDEM_OK)
+        return e;
+    e = idem_path_lock(b->dir_fd, b->path);
+    if (e == IDEM_OK)
+        e = with_store_dir(b);
+    int kept = errno;
+    if (b->made && e != IDEM_OK)
+        rmdir(b->path);
+    close(b->dir_fd);
+    errno = kept;
+    return e;
+}
+
+int idem_rebuild(const idem_options *given, idem_recovery *r)
+{
+    struct rebuild *b = calloc(1, sizeof *b);
+    struct idem_replay *replay = calloc(1, sizeof *replay);
+    int e = b == NULL || replay == NULL ? idem_fail(IDEM_E_MEMORY, "no memory for a recovery") : IDEM_OK;
+    if (e == IDEM_OK) {
+        b->given = given;
+        b->r = r;
+        b->replay = replay;
+        e = open_log(b);
+    }
+    if (e == IDEM_OK) {
+        if (r->flags & IDEM_RECOVER_CHECK_ONLY) {
+            e = read_log(b, NULL, NULL, r);
+            if (e == IDEM_OK && b->s.first == 0)
+                e = nothing_there(b);
+        } else {
+            e = idem_path_resolve(r->dir, true, b->path);
+            if (e == IDEM_OK)
+                e = locked(b);
+        }
+        report(b);
+        int kept = errno;
+        idem_log_dir_close(&b->d);
+        errno = kept;
+    }
+    if (b != NULL)
+        free(b->aside.numbers);
+    free(replay);
+    free(b);
+    return e;
+}
