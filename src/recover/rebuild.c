@@ -87,7 +87,7 @@ static int nothing_there(const struct rebuild *b)
 static int open_log(struct rebuild *b)
 {
     int e = idem_log_dir_open(b->r->wal_dir, false, 0, &b->d);
-    if (e == IDEM_E_LOG_DAMAGED && salvaging(b)) {
+    if (e == IDEM_E_LOG_DAMAGED && salvaging(b) && !IDEM_FAULT("salvage.id")) {
         idem_say(b->r, "%s; the files say whose log it is", idem_fail_text());
         e = idem_log_dir_open_raw(b->r->wal_dir, &b->d);
     }

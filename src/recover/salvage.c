@@ -94,7 +94,8 @@ static int read_header(struct salvage *s, struct part *p)
     file_path(s, p->number, path);
     if (how == FORMAT_UNKNOWN)
         return idem_fail(IDEM_E_VERSION, "%s: a later version's file; use that version", path);
-    if (how == FORMAT_OK && s->d->id.sequence != 0 && memcmp(p->f.uuid, s->d->id.uuid, 16) != 0) {
+    if (how == FORMAT_OK && s->d->id.sequence != 0 && memcmp(p->f.uuid, s->d->id.uuid, 16) != 0 &&
+        !IDEM_FAULT("salvage.foreign")) {
         p->foreign = true;
         idem_say(s->hooks, "%s: a file of another store; put aside", path);
         return note_damage(s, p->number);
@@ -154,10 +155,10 @@ static int relate(struct salvage *s, size_t *from)
                 return e;
             continue;
         }
-        p->limit = next->f.prev_end;
+        p->limit = IDEM_FAULT("salvage.void") ? next->f.base - 1 : next->f.prev_end;
         if (!p->headed) {
             p->f.salt = next->f.prev_salt;
-            p->salted = true;
+            p->salted = !IDEM_FAULT("salvage.no_salt");
         }
     }
     if (good == NULL)
@@ -169,7 +170,7 @@ static int relate(struct salvage *s, size_t *from)
         ++*from;
     for (size_t i = *from; i < s->count; i++) {
         uint64_t before = i == *from ? needed - 1 : s->parts[i - 1].number;
-        if (i > *from && s->parts[i].number != before + 1) {
+        if (i > *from && s->parts[i].number != before + 1 && !IDEM_FAULT("salvage.gap")) {
             idem_say(s->hooks, "%s: files %llu to %llu are missing; what they held is lost", s->d->path,
                      (unsigned long long)(before + 1), (unsigned long long)(s->parts[i].number - 1));
             s->damaged++;
@@ -214,7 +215,7 @@ static int end_gap(struct salvage *s, struct part *p, struct place *at, bool las
         to = IDEM_WAL_HEADER_BYTES + (p->limit - p->f.base);
     else if (last && owing && to < at->batch_end)
         to = at->batch_end;
-    if (to <= gap) /* never written */
+    if (to <= gap || IDEM_FAULT("salvage.silent")) /* never written */
         return IDEM_OK;
     file_path(s, p->number, path);
     idem_say(s->hooks, "%s: bytes %llu to %llu%s are lost", path, (unsigned long long)gap, (unsigned long long)to,
@@ -318,6 +319,8 @@ static int read_part(struct salvage *s, struct part *p)
         }
         if (e != 0)
             continue;
+        if (IDEM_FAULT("salvage.stops"))
+            break;
         if (at.gap == 0) {
             at.gap = at.offset;
             at.gap_nonzero = at.offset;
@@ -340,6 +343,9 @@ static int read_part(struct salvage *s, struct part *p)
         end = space > end ? space : end;
         if (p->based && end > s->position_end)
             s->position_end = end;
+        if (at.gap == 0 && p->based && p->limit > p->f.base + (at.offset - IDEM_WAL_HEADER_BYTES) &&
+            !IDEM_FAULT("salvage.cut"))
+            at.gap = at.gap_nonzero = at.offset; /* it ends too early */
         e = end_gap(s, p, &at, true);
     }
     idem_window_stop(&s->window);
@@ -378,7 +384,7 @@ static int salvage(struct salvage *s)
         struct part *p = &s->parts[i];
         if (p->salted && !p->foreign) {
             e = read_part(s, p);
-        } else if (!p->foreign) {
+        } else if (!p->foreign && !IDEM_FAULT("salvage.silent_header")) {
             idem_say(s->hooks, "%s: file %llu can't be read without its header; what it held is lost", s->d->path,
                      (unsigned long long)p->number);
             s->lost++;
