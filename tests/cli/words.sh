@@ -124,7 +124,7 @@ check_is "a shown key can be pasted back" "$(
 # ---------------------------------------------------------------- help
 "$IDEM" help >"$work/help"
 check_has "help has the table of which one to use" "$work/help" "may the effect run again?"
-commands="create destroy run claim complete abandon renew mark ls get why resolve release forget stat top verify dedup version"
+commands="create destroy run claim complete abandon renew mark ls get why resolve release forget stat top verify dedup recover wal version"
 for command in $commands; do
     check_has "help lists $command" "$work/help" "  $command "
     check_is "$command --help succeeds" "$(status_of "$IDEM" "$command" --help) $(head -n 1 "$work/out" | cut -d' ' -f1-3)" "0 usage: idem $command"
@@ -141,7 +141,7 @@ check_is "help that can't be written is an error" "$("$IDEM" help 2>/dev/null >/
 # ---------------------------------------------------------------- man pages
 man=$(dirname "${BASH_SOURCE[0]}")/../../tools/idem/man
 for page in run:idem-run claim:idem-claim complete:idem-claim abandon:idem-claim renew:idem-claim mark:idem-claim \
-    create:idem-create destroy:idem-create; do
+    create:idem-create destroy:idem-create recover:idem-recover wal:idem-wal; do
     missing=
     for option in $("$IDEM" "${page%:*}" --help | sed -n '/^options$/,/^$/s/^  --\([a-z-]*\).*/\1/p'); do
         [[ $option == help ]] || grep -qE -- "Fl -$option( |\$)" "$man/${page#*:}.1" || missing+=" --$option"
@@ -162,7 +162,7 @@ complete_words() { # complete_words WORDS...: what completing the last word offe
         _idem
         printf "%s\n" "${COMPREPLY[@]}" | sed "s/ *$//" | sort' bash "$completion" "$@"
 }
-check_is "completion offers the subcommands" "$(complete_words "$IDEM" re | tr '\n' ' ')" "release renew resolve "
+check_is "completion offers the subcommands" "$(complete_words "$IDEM" re | tr '\n' ' ')" "recover release renew resolve "
 check_is "every subcommand is offered" "$(complete_words "$IDEM" '' | tr '\n' ' ')" "$(printf '%s\n' $commands help | sort | tr '\n' ' ')"
 check_is "completion offers a subcommand's options" "$(complete_words "$IDEM" run --ke | tr '\n' ' ')" "--keep-failures --key "
 check_is "completion offers an option's words" "$(complete_words "$IDEM" create --huge '' | tr '\n' ' ')" "auto off require "

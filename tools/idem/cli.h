@@ -55,6 +55,8 @@ int idem_cmd_stat(int argc, char **argv);
 int idem_cmd_top(int argc, char **argv);
 int idem_cmd_verify(int argc, char **argv);
 int idem_cmd_dedup(int argc, char **argv);
+int idem_cmd_recover(int argc, char **argv);
+int idem_cmd_wal(int argc, char **argv);
 int idem_cmd_version(int argc, char **argv);
 int idem_cmd_help(int argc, char **argv);
 

@@ -31,6 +31,8 @@ const struct cli_command cli_commands[] = {
     {"stat", idem_cmd_stat, "counters and memory, for people or for Prometheus"},
     {"top", idem_cmd_top, "live screen: rates, hit ratio, fill, oldest lease"},
     {"verify", idem_cmd_verify, "check every invariant of a store's bytes"},
+    {"recover", idem_cmd_recover, "build a store from its write-ahead file"},
+    {"wal", idem_cmd_wal, "look at a write-ahead file: ls, dump, verify, stat"},
     {"create", idem_cmd_create, "make a store and say how much space it takes"},
     {"destroy", idem_cmd_destroy, "remove a store and all it remembers"},
     {"version", idem_cmd_version, "print the version"},

@@ -287,7 +287,7 @@ const char *cli_lost_reason_text(uint32_t reason)
     case IDEM_LOST_RELEASED:
         return "an operator ended its lease";
     case IDEM_LOST_CRASH:
-        return "the machine went down, or its store was removed, while it ran";
+        return "the machine or its store went down";
     default:
         return "for a reason this version does not know";
     }
