@@ -229,12 +229,37 @@ int idem_log_dir_hold(struct idem_log_dir *d)
     return errno == EWOULDBLOCK || errno == EINTR ? 1 : idem_log_fail(d, "", "flock");
 }
 
+/* The directory's own name. Before there is an id, so that who finds one knows that this was done, whoever made the directory. */
+static int sync_parent(const struct idem_log_dir *d)
+{
+    char parent[IDEM_LOG_PATH_MAX];
+    snprintf(parent, sizeof parent, "%s", d->path);
+    char *slash = parent + strlen(parent);
+    while (slash > parent && slash[-1] == '/') /* "/log/" is in "/" as "/log" is */
+        slash--;
+    while (slash > parent && slash[-1] != '/')
+        slash--;
+    *slash = '\0';
+    int fd = idem_io->open_at(AT_FDCWD, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0 && errno == EACCES) /* not ours to read: whoever is in charge of it made the log directory, too */
+        return IDEM_OK;
+    if (fd < 0)
+        return idem_log_fail(d, "..", "open");
+    int e = idem_io->fsync(fd) == 0 ? IDEM_OK : idem_log_fail(d, "..", "fsync of the parent directory");
+    int kept = errno;
+    idem_io->close(fd);
+    errno = kept;
+    return e;
+}
+
 /* An empty one, if there is none: of two who make it at once the first one's stays. */
 static int open_id(bool create, struct idem_log_dir *d)
 {
     struct stat st;
     if (create && idem_io->stat_at(d->fd, ID_NAME, &st) != 0 && errno == ENOENT) {
-        int e = make_id(d, NULL);
+        int e = sync_parent(d);
+        if (e == IDEM_OK)
+            e = make_id(d, NULL);
         if (e == IDEM_OK && idem_io->rename_at(d->fd, ID_TMP, ID_NAME) != 0 && errno != EEXIST)
             e = idem_log_fail(d, ID_NAME, "rename");
         if (e == IDEM_OK)
