@@ -125,7 +125,8 @@ static int scan_records(struct scan *s, const struct idem_file_rec *f, const str
                 return e;
         }
         struct idem_rec rec;
-        stop->how = idem_rec_decode(p, padded <= left ? padded : IDEM_WAL_GRAIN, f->salt, at, &rec, &bytes);
+        stop->how = idem_rec_decode(p, padded > IDEM_WAL_GRAIN && padded <= left ? padded : IDEM_WAL_GRAIN, f->salt, at,
+                                    &rec, &bytes);
         if (stop->how != FORMAT_OK && !(stop->how == FORMAT_UNKNOWN && IDEM_FAULT("scan.unknown")))
             return IDEM_OK;
         stop->how = FORMAT_OK;
