@@ -35,6 +35,7 @@ struct scan {
 struct stop {
     uint64_t at;    /* position */
     uint64_t batch; /* of the batch that it lies in */
+    uint64_t owed;  /* with `record`: where that batch should end */
     enum idem_format how;
     bool record; /* in a batch whose header is sound */
 };
@@ -106,7 +107,7 @@ static int scan_records(struct scan *s, const struct idem_file_rec *f, const str
                         struct stop *stop)
 {
     uint64_t at = b->position + IDEM_WAL_BATCH_BYTES, end = b->position + b->bytes;
-    *stop = (struct stop){at, b->position, FORMAT_OK, true};
+    *stop = (struct stop){at, b->position, end, FORMAT_OK, true};
     for (uint32_t i = 0; i < b->records; i++) {
         const uint8_t *p;
         uint64_t left = end - at, bytes = 0;
@@ -125,8 +126,8 @@ static int scan_records(struct scan *s, const struct idem_file_rec *f, const str
                 return e;
         }
         struct idem_rec rec;
-        stop->how = idem_rec_decode(p, padded > IDEM_WAL_GRAIN && padded <= left ? padded : IDEM_WAL_GRAIN, f->salt, at,
-                                    &rec, &bytes);
+        uint64_t there = padded > IDEM_WAL_GRAIN && padded <= left ? padded : IDEM_WAL_GRAIN;
+        stop->how = idem_rec_decode(p, IDEM_FAULT("scan.holes") ? padded : there, f->salt, at, &rec, &bytes);
         if (stop->how != FORMAT_OK && !(stop->how == FORMAT_UNKNOWN && IDEM_FAULT("scan.unknown")))
             return IDEM_OK;
         stop->how = FORMAT_OK;
@@ -180,7 +181,7 @@ static int unknown_kind(const struct scan *s, const struct idem_file_rec *f, con
 /* A file that another one follows. */
 static int scan_closed(struct scan *s, const struct idem_file_rec *f, uint64_t limit)
 {
-    struct stop stop = {f->base, f->base, FORMAT_OK, false};
+    struct stop stop = {f->base, f->base, 0, FORMAT_OK, false};
     if (limit <= f->base) /* void as a whole */
         return IDEM_OK;
     int e = scan_batches(s, f, limit, &stop);
@@ -231,7 +232,7 @@ static void say_cut(const struct scan *s, const struct idem_file_rec *f, const s
 static int scan_open(struct scan *s, const struct idem_file_rec *f)
 {
     struct idem_scan_result *r = s->r;
-    struct stop stop = {f->base, f->base, FORMAT_OK, false};
+    struct stop stop = {f->base, f->base, 0, FORMAT_OK, false};
     uint64_t durable = 0, nonzero = 0, best = 0;
     int e = IDEM_OK;
     for (unsigned looks = 0; looks < LOOKS; looks++) {
@@ -266,6 +267,8 @@ static int scan_open(struct scan *s, const struct idem_file_rec *f)
     if ((stop.how == FORMAT_LENGTH || stop.how == FORMAT_PLACE) && !IDEM_FAULT("scan.cuts"))
         return damaged(s, f, &stop,
                        "its checksum is right: a faulty program wrote it; the log is proven up to position", r->proven);
+    if (stop.record && nonzero < stop.owed) /* its header alone came to the disk */
+        nonzero = stop.owed;
     if (nonzero > stop.at && !IDEM_FAULT("scan.silent")) {
         r->end = SCAN_TORN;
         r->cut_bytes = nonzero - stop.at;

@@ -22,6 +22,7 @@ struct seal {
     uint8_t *bytes;
     uint64_t used, room; /* its header included */
     uint32_t records;
+    int64_t expiry_ms; /* newest so far */
 };
 
 static int flush(struct seal *w)
@@ -71,6 +72,8 @@ static int add(struct seal *w, struct idem_rec *r)
     r->position = w->at + w->used;
     w->used += idem_rec_encode(r, w->f.salt, w->bytes + w->used);
     w->records++;
+    if (r->kind != REC_RETAIN && r->expiry_ms > w->expiry_ms)
+        w->expiry_ms = r->expiry_ms;
     return IDEM_OK;
 }
 
@@ -134,7 +137,7 @@ static int fill_header(struct seal *w, bool all, uint64_t record_bytes)
     f->prev_salt = last->salt;
     f->prev_end = w->s->proven;
     f->oldest = all ? f->number : w->s->oldest_needed;
-    f->epoch = 1;
+    f->epoch = 0;
     f->store_ms = w->as->store_ms;
     f->wall_ms = w->as->wall_ms;
     f->ceiling_ms = w->s->last.ceiling_ms;
@@ -186,7 +189,12 @@ static int seal(struct seal *w, const struct idem_view *v, uint64_t record_bytes
     struct idem_log_id_rec id = w->d->id;
     id.newest = w->f.number;
     e = idem_log_id_write(w->d, &id);
-    *out = (struct idem_sealed){w->f.number, w->f.base, w->at, w->f.ceiling_ms};
+    *out = (struct idem_sealed){.number = w->f.number,
+                                .base = w->f.base,
+                                .end = w->at,
+                                .ceiling_ms = w->f.ceiling_ms,
+                                .expiry_ms = w->expiry_ms,
+                                .oldest = w->f.oldest};
     IDEM_POINT("recover.sealed");
     return e;
 }

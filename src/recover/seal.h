@@ -21,6 +21,8 @@ struct idem_seal_as {
 struct idem_sealed {
     uint64_t number, base, end; /* the file; where what was written ends: everything below is durable */
     int64_t ceiling_ms;
+    int64_t expiry_ms; /* newest in the file */
+    uint64_t oldest;   /* file that is needed from now on */
 };
 
 /* The records from result->proven to result->end_at. Errors: IDEM_E_EXISTS (a fenced writer has made that file meanwhile: scan again), IDEM_E_LOG,

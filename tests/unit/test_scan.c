@@ -165,6 +165,31 @@ static void a_torn_tail_is_cut_and_said(void *dir)
     hand_close(&l);
 }
 
+/* Sectors of an unsynced write persist in any order: the batch is there, one of its records is not, or only the end of one. */
+static void a_tail_with_holes_is_torn(void *dir)
+{
+    struct hand_log l;
+    struct seen s;
+    struct idem_scan_result r;
+    uint8_t zeros[IDEM_WAL_GRAIN] = {0};
+    char file[256];
+    write_log(&l, dir, LOG_FILE_BYTES);
+    CHECK_IS(read_log(l.path, &s, &r), IDEM_OK);
+    uint64_t first = IDEM_WAL_HEADER_BYTES + (s.position[6] - r.newest.base);
+    uint64_t end = IDEM_WAL_HEADER_BYTES + (l.at - r.newest.base);
+    name_of(l.path, 3, file);
+    int fd = open(file, O_RDWR);
+    CHECK(fd >= 0);
+    for (uint64_t at = end - IDEM_WAL_GRAIN; at >= first; at -= IDEM_WAL_GRAIN) {
+        CHECK_IS(pwrite(fd, zeros, sizeof zeros, (off_t)at), sizeof zeros);
+        CHECK_IS(read_log(l.path, &s, &r), IDEM_OK);
+        CHECK(s.n >= PROVEN && s.n < SOUND);
+        CHECK_IS(r.end, at > first ? SCAN_TORN : r.end);
+    }
+    close(fd);
+    hand_close(&l);
+}
+
 static void damage_in_the_middle_is_refused(void *dir)
 {
     struct hand_log l;
@@ -555,6 +580,7 @@ static void every_bit_flip(void *dir)
 
 PROMISE(what_was_written_comes_back, "scan.void", NULL)
 PROMISE(a_torn_tail_is_cut_and_said, "scan.silent", NULL)
+PROMISE(a_tail_with_holes_is_torn, "scan.holes", NULL)
 PROMISE(damage_in_the_middle_is_refused, "scan.cuts", NULL)
 PROMISE(what_is_void_is_not_read, "scan.void", NULL)
 PROMISE(missing_and_foreign_files_are_refused, "scan.chain", NULL)
@@ -570,6 +596,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_was_written_comes_back),
         cmocka_unit_test(test_a_torn_tail_is_cut_and_said),
+        cmocka_unit_test(test_a_tail_with_holes_is_torn),
         cmocka_unit_test(test_damage_in_the_middle_is_refused),
         cmocka_unit_test(test_what_is_void_is_not_read),
         cmocka_unit_test(test_missing_and_foreign_files_are_refused),
