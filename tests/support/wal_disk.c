@@ -222,6 +222,10 @@ void wal_record_begin(const char *directory, enum wal_lie lie)
     table.mkdir_at = r_mkdir_at;
     idem_io = &table;
 }
+void wal_record_lie(enum wal_lie lie)
+{
+    rec->lie = lie;
+}
 void wal_record_end(void)
 {
     idem_io = &idem_io_system;

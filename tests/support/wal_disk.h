@@ -27,6 +27,8 @@ enum wal_lie {
 
 /* From now on idem_io records (and does), in this process and children forked from now on. directory: the log's path. */
 void wal_record_begin(const char *directory, enum wal_lie lie);
+/* From now on. */
+void wal_record_lie(enum wal_lie lie);
 void wal_record_end(void); /* idem_io does without recording; what was recorded stays until the next begin */
 /* The test was told that `what` is durable. */
 void wal_record_told(uint64_t what);
