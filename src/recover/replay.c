@@ -11,7 +11,9 @@
 #include "index/bucket.h"
 
 #define ROOM_TRIES   64u
+#define SETTLE_AHEAD 4u /* buckets */
 #define MAKE_ROOM_US 20000
+#define LEASE_AT     12u /* rescue words are free while nobody completes: the lease as recorded, until all is settled */
 #define FLAGS        (REC_HOLD | REC_LEASE_ONLY | REC_LOST_BEFORE | 7u << REC_REASON_SHIFT | REC_SYNC)
 
 _Static_assert(REC_HOLD == ENTRY_HOLD && REC_LEASE_ONLY == ENTRY_LEASE_ONLY && REC_LOST_BEFORE == ENTRY_LOST_BEFORE &&
@@ -47,7 +49,7 @@ static int order(const struct idem_rec *r, const struct idem_found *f)
         .state = (uint8_t)word_state(f->word),
         .token = e->token,
         .extra = (uint16_t)e->extra,
-        .lease_end_ms = e->lease_end_ms,
+        .lease_end_ms = e->kind == ENTRY_CLAIM ? (int64_t)load_relaxed(&e->at[LEASE_AT]) : 0,
         .position = log_word_position(load_relaxed(&e->at[4])),
     };
     return idem_rec_order(r, &there);
@@ -62,7 +64,7 @@ static void deny(struct idem_replay *p, const struct idem_rec *r, struct idem_fo
         idem_index_set_state(f, WORD_FORGOTTEN);
 }
 
-static void entry_of(const struct idem_rec *r, uint64_t hash, struct idem_entry *e, uint64_t outcome[3])
+static void entry_of(const struct idem_rec *r, uint64_t hash, int64_t now_ms, struct idem_entry *e, uint64_t outcome[3])
 {
     *e = (struct idem_entry){
         .key_bytes = r->key_bytes,
@@ -81,7 +83,7 @@ static void entry_of(const struct idem_rec *r, uint64_t hash, struct idem_entry 
         e->mark_bytes = r->mark_bytes;
         e->hash = hash;
         e->owner = IDEM_OWNER_CRASHED;
-        e->lease_end_ms = r->lease_end_ms;
+        e->lease_end_ms = r->lease_end_ms < now_ms || IDEM_FAULT("replay.lease") ? r->lease_end_ms : now_ms;
         e->lost_token = r->lost_token;
     } else {
         e->status = r->status;
@@ -101,7 +103,7 @@ static int place(struct idem_replay *p, const struct idem_rec *r, uint64_t hash,
     struct idem_entry e;
     uint64_t outcome[3] = {0, 0, 0};
     struct idem_space space;
-    entry_of(r, hash, &e, outcome);
+    entry_of(r, hash, p->now_ms, &e, outcome);
     bool body = e.kind == ENTRY_RESPONSE;
     uint64_t bytes = idem_entry_bytes(e.kind, e.key_bytes, idem_entry_answer_bytes(&e), e.mark_bytes);
     if (bytes > idem_arena_entry_max(ctx->v) || e.mark_bytes > IDEM_MARK_MAX)
@@ -112,9 +114,16 @@ static int place(struct idem_replay *p, const struct idem_rec *r, uint64_t hash,
             (unsigned long long)r->position, (unsigned long long)bytes,
             (unsigned long long)idem_arena_entry_max(ctx->v));
     unsigned klass = e.expiry_ms >= ENTRY_TIME_MAX ? CLASS_NEVER : idem_class_of(e.expiry_ms - p->now_ms);
-    if (idem_arena_reserve(ctx, klass, FOR_ANSWER, bytes, e.expiry_ms, p->now_ms, &space) != IDEM_OK)
+    int64_t until_ms = e.expiry_ms;
+    if (r->state == WORD_IN_PROGRESS) { /* most of these are replaced soon: the sweep moves those that stay */
+        klass = CLASS_CLAIMS;
+        until_ms = p->now_ms;
+    }
+    if (idem_arena_reserve(ctx, klass, FOR_ANSWER, bytes, until_ms, p->now_ms, &space) != IDEM_OK)
         return IDEM_E_FULL;
     idem_entry_store(space.at, &e, r->key, body ? r->meta : NULL, body ? (const void *)r->body : outcome, r->mark);
+    if (e.kind == ENTRY_CLAIM)
+        store_relaxed(&space.at[LEASE_AT], (uint64_t)r->lease_end_ms);
     store_relaxed(&space.at[4],
                   r->position < p->proven || IDEM_FAULT("replay.unproven") ? log_word(r->position, r->state) : 0);
     if (there) {
@@ -182,15 +191,21 @@ static int apply(struct idem_replay *p, const struct idem_rec *r, uint64_t hash)
     return e;
 }
 
+static void prefetch_entry(const struct idem_view *v, uint64_t w)
+{
+    if (w == 0 || word_unit(w) >= v->arena_units)
+        return;
+    prefetch(v->arena + word_unit(w) * 2);
+    prefetch(v->arena + word_unit(w) * 2 + 8);
+}
+
 static void prefetch_entries(const struct idem_view *v, uint64_t hash)
 {
     const struct idem_bucket_shm *b = &v->buckets[idem_home_of(v, hash)];
     for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
         uint64_t w = load_relaxed(&b->slots[s]);
-        if (w != 0 && word_tag(w) == idem_tag_of(hash) && word_unit(w) < v->arena_units) {
-            prefetch(v->arena + word_unit(w) * 2);
-            prefetch(v->arena + word_unit(w) * 2 + 8);
-        }
+        if (word_tag(w) == idem_tag_of(hash))
+            prefetch_entry(v, w);
     }
 }
 
@@ -269,8 +284,8 @@ static void settle_slot(struct idem_replay *p, uint64_t bucket, unsigned slot, i
         idem_arena_leave(&p->ctx);
         return;
     }
-    if (state == WORD_IN_PROGRESS && f.entry.lease_end_ms > p->now_ms && !IDEM_FAULT("replay.lease"))
-        store_relaxed(&f.entry.at[8], (uint64_t)p->now_ms);
+    if (f.entry.kind == ENTRY_CLAIM)
+        store_relaxed(&f.entry.at[LEASE_AT], 0);
     if (state == WORD_COMPLETED)
         out->completed++;
     else if (state == WORD_ABANDONED || state == WORD_RERUN)
@@ -286,9 +301,12 @@ int idem_replay_settle(struct idem_replay *p, idem_recovery *out)
     if (e != IDEM_OK)
         return e;
     out->completed = out->lost = out->abandoned = 0;
-    for (uint64_t b = 0; b < v->bucket_count; b++)
+    for (uint64_t b = 0; b < v->bucket_count; b++) {
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS && b + SETTLE_AHEAD < v->bucket_count; s++)
+            prefetch_entry(v, load_relaxed(&v->buckets[b + SETTLE_AHEAD].slots[s]));
         for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
             settle_slot(p, b, s, out);
+    }
     out->keys = out->completed + out->lost + out->abandoned;
     out->expired = p->expired;
     out->forgotten = p->forgotten;

@@ -355,7 +355,7 @@ static int read_part(struct salvage *s, struct part *p)
 
 static int salvage(struct salvage *s)
 {
-    size_t from;
+    size_t from = 0;
     uint64_t total = 0;
     int e = read_parts(s);
     if (e != IDEM_OK)

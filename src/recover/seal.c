@@ -210,7 +210,7 @@ int idem_seal_store(struct idem_log_dir *d, const struct idem_scan_result *s, co
                     const struct idem_view *v, struct idem_sealed *out)
 {
     struct seal w = {.d = d, .s = s, .as = as};
-    uint64_t bytes;
+    uint64_t bytes = 0;
     int e = count_store(v, &bytes);
     return e == IDEM_OK ? seal(&w, v, bytes, out) : e;
 }

@@ -125,7 +125,7 @@ int idem_window_nonzero(struct idem_window *w, uint64_t offset, uint64_t *found)
     static const uint8_t zeros[IDEM_WAL_HEADER_BYTES];
     while (offset < w->size) {
         uint64_t n = w->size - offset < sizeof zeros ? w->size - offset : sizeof zeros;
-        const uint8_t *p;
+        const uint8_t *p = zeros;
         int e = idem_window_get(w, offset, n, &p);
         if (e != IDEM_OK)
             return e;
