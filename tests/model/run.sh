@@ -190,33 +190,27 @@ refuted rescue MOVE_RESCUE
 
 build wal wal
 export DEATHS=0 STEALS=0 FAILURES=0 SECOND_STATE=0 WALKS=0 RETAIN=0 PUSHED=0 ONE_OLD=0
-holds wal 520000 "a leader that lives is succeeded, one dies" STEALS=1 DEATHS=1
-holds wal 900000 "a claim is completed meanwhile, a sync fails, a leader dies" DEATHS=1 FAILURES=1 SECOND_STATE=1
-holds wal 960000 "a ring is full, a sync fails, a leader dies" DEATHS=1 FAILURES=1 WALKS=1
-holds wal 100000 "an old file is copied forward, a leader is succeeded" STEALS=1 RETAIN=1
-holds wal 350000 "an old file is copied forward, a sync fails, a leader dies" DEATHS=1 FAILURES=1 RETAIN=1
-holds wal 670000 "the old leader sleeps, its successor dies, a claim is completed" STEALS=1 DEATHS=1 SECOND_STATE=1 ONE_OLD=1
-holds wal 800000 "the old leader sleeps, its successor dies, a ring is full" STEALS=1 DEATHS=1 WALKS=1 ONE_OLD=1
+holds wal 400000 "a leader that lives is succeeded, one dies" STEALS=1 DEATHS=1
+holds wal 520000 "a claim is completed meanwhile, a sync fails, a leader dies" DEATHS=1 FAILURES=1 SECOND_STATE=1
+holds wal 600000 "a ring is full, a sync fails, a leader dies" DEATHS=1 FAILURES=1 WALKS=1
+holds wal 82000 "an old file is copied forward, a leader is succeeded" STEALS=1 RETAIN=1
+holds wal 270000 "an old file is copied forward, a sync fails, a leader dies" DEATHS=1 FAILURES=1 RETAIN=1
+holds wal 540000 "the old leader sleeps, its successor dies, a claim is completed" STEALS=1 DEATHS=1 SECOND_STATE=1 ONE_OLD=1
+holds wal 590000 "the old leader sleeps, its successor dies, a ring is full" STEALS=1 DEATHS=1 WALKS=1 ONE_OLD=1
 refuted wal SEAL_ASSIGNED STEALS=1
 refuted wal SEAL_SYNCING STEALS=1 DEATHS=1 FAILURES=1 RETAIN=1 ONE_OLD=1
 refuted wal SEAL_DURABLE STEALS=1
-refuted wal SEAL_FLUSHED STEALS=1 DEATHS=1 SECOND_STATE=1 ONE_OLD=1
-refuted wal SEAL_WALKED STEALS=1 DEATHS=1 WALKS=1 ONE_OLD=1
 refuted wal SYNCING_FIRST DEATHS=1 FAILURES=1 WALKS=1
 refuted wal NEW_AFTER_GAP STEALS=1 DEATHS=1
 refuted wal NEW_AFTER_EPOCH STEALS=1
 refuted wal BASE_IS_ASSIGNED STEALS=1
-refuted wal CATCH_UP DEATHS=1 FAILURES=1 RETAIN=1
-refuted wal FLUSHED_AFTER DEATHS=1 FAILURES=1 SECOND_STATE=1
-refuted wal SYNC_FOUND STEALS=1 DEATHS=1
+refuted wal NOTE_LAST STEALS=1
 refuted wal RESOLVE DEATHS=1 FAILURES=1 SECOND_STATE=1
-refuted wal WALK_VOID DEATHS=1 FAILURES=1 WALKS=1
-refuted wal CUT_VOID STEALS=1 RETAIN=1
-refuted wal WANTED_FIRST WALKS=1
+refuted wal WANTED_FIRST DEATHS=1 FAILURES=1 WALKS=1
 refuted wal DIRECTORY_FIRST STEALS=1 DEATHS=1
-refuted wal DIRECTORY_SYNC STEALS=1
 refuted wal LATER_EPOCH STEALS=1
 refuted wal FILE_FIRST DEATHS=1 FAILURES=1 WALKS=1
+refuted wal DIRECTORY_SYNC STEALS=1
 
 if ((long)); then
     COLLAPSE=1 memory_mib=6000 limit_s=3000
@@ -235,10 +229,10 @@ if ((long)); then
     holds liveness-3 4300000 "three register in one slot, one forks, one dies" REGISTRANTS=3 DEATHS=1 FORKS=1
     build wal-2 wal
     export DEATHS=1 STEALS=1 FAILURES=0 SECOND_STATE=0 WALKS=0 RETAIN=0 PUSHED=0 ONE_OLD=1
-    holds wal-2 2800000 "the old leader sleeps, its successor's sync fails and it dies" FAILURES=1 PUSHED=1
-    holds wal-2 2200000 "the same, an old file is copied forward" FAILURES=1 RETAIN=1
-    holds wal-2 11700000 "the old leader sleeps, its successor dies, a ring is full, a claim is completed" WALKS=1 SECOND_STATE=1
-    holds wal-2 1900000 "a leader is succeeded, a sync fails, one dies" ONE_OLD=0 FAILURES=1
+    holds wal-2 1500000 "the old leader sleeps, its successor's sync fails and it dies" FAILURES=1 PUSHED=1
+    holds wal-2 1500000 "the same, an old file is copied forward" FAILURES=1 RETAIN=1
+    holds wal-2 2000000 "the old leader sleeps, its successor dies, a ring is full, a claim is completed" WALKS=1 SECOND_STATE=1
+    holds wal-2 1200000 "a leader is succeeded, a sync fails, one dies" ONE_OLD=0 FAILURES=1
 fi
 
 echo "1..$checks"

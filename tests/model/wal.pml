@@ -10,8 +10,8 @@
  * is what anybody could be told at any moment: a word that says its slot's state and lies below DURABLE, and each reference
  * that `flushed` has passed, or a wanted walk was for (so idem_sync() says).
  *
- * One atomic block is at most one access to a word that others change; FILE and WRITTEN are plain words, the leaders' others
- * carry the epoch. run.sh sets the parameters through the environment; each DROPPED(rule) is a rule that spin must find needed.
+ * One atomic block is at most one access to a word that others change. The epoch lies here in ASSIGNED, SYNCING and DURABLE only: in the code FILE,
+ * WRITTEN and each lane's flushed carry it, too, which is more than is needed. run.sh sets the parameters through the environment; each DROPPED(rule) is a rule that spin must find needed.
  */
 #define LEADERS 2
 #define LANES 2
@@ -33,34 +33,28 @@ c_code {
     failures = parameter("FAILURES"); second_state = parameter("SECOND_STATE"); \
     walks = parameter("WALKS"); retain = parameter("RETAIN"); pushed = parameter("PUSHED"); one_old = parameter("ONE_OLD"); }
 #define DROPPED(rule) (drop == rule)
-#define SEAL_ASSIGNED     1  /* ASSIGNED carries the epoch: who was succeeded hands out no positions any more */
-#define SEAL_SYNCING      2  /* so does SYNCING: he takes nobody's mark away */
-#define SEAL_DURABLE      3  /* so does DURABLE, and it is sealed before prev_end is read from it */
-#define SEAL_FLUSHED      4  /* so does each lane's flushed: what his successor resolves anew stays in its ring */
-#define SEAL_WALKED       5  /* so does WALK_DONE: his walk does not stand for one that his successor has begun */
-#define SYNCING_FIRST     6  /* SYNCING names the file before its sync begins, and stays if the sync fails */
-#define NEW_AFTER_GAP     7  /* ASSIGNED past WRITTEN: a new file, not the same one behind the hole */
-#define NEW_AFTER_EPOCH   8  /* another epoch than the file's: a new file */
-#define BASE_IS_ASSIGNED  9  /* the new file's base lies past every position that a word may name */
-#define CATCH_UP          10 /* DURABLE passes a void range only when the rings were drained, and wanted walks done */
-#define FLUSHED_AFTER     11 /* flushed does not go ahead of DURABLE while catching up */
-#define SYNC_FOUND        12 /* what a predecessor has written is synced before it counts, also with nothing to add */
-#define RESOLVE           13 /* a reference whose slot says something else is resolved to that, not dropped */
-#define WALK_VOID         14 /* a walk takes what its word puts at or past DURABLE in an older file, too */
-#define CUT_VOID          15 /* copying forward takes what its word puts into a void range, too */
-#define WANTED_FIRST      16 /* a walk counts for what was wanted before it began */
-#define DIRECTORY_FIRST   17 /* who finds a later file that he did not make syncs the directory before he makes his own */
-#define LATER_EPOCH       18 /* who finds a file of a later epoch was succeeded, and makes none behind it */
-#define FILE_FIRST        19 /* SYNCING is cleared after FILE names the new file: else the old one looks sound again */
-#define DIRECTORY_SYNC    20 /* a new file is used after its directory was synced */
+#define SEAL_ASSIGNED    1  /* ASSIGNED carries the epoch: who was succeeded hands out no positions any more */
+#define SEAL_SYNCING     2  /* so does SYNCING: he takes nobody's mark away */
+#define SEAL_DURABLE     3  /* so does DURABLE, and it is sealed before prev_end is read from it */
+#define SYNCING_FIRST    4  /* SYNCING names the file before its sync begins, and stays if the sync fails */
+#define NEW_AFTER_GAP    5  /* ASSIGNED past WRITTEN: a new file, not the same one behind the hole */
+#define NEW_AFTER_EPOCH  6  /* another epoch than the file's: a new file */
+#define BASE_IS_ASSIGNED 7  /* the new file's base lies past every position that was written */
+#define NOTE_LAST        8  /* an entry's word names a position only after DURABLE has passed it */
+#define RESOLVE          9  /* a reference whose slot says something else is resolved to that, not dropped */
+#define WANTED_FIRST     10 /* a walk counts for what was wanted before it began */
+#define DIRECTORY_FIRST  11 /* who finds a later file that he did not make syncs the directory before he makes his own */
+#define LATER_EPOCH      12 /* who finds a file of a later epoch was succeeded, and makes none behind it */
+#define FILE_FIRST       13 /* SYNCING is cleared after FILE names the new file: else the old one looks sound again */
+#define DIRECTORY_SYNC   14 /* a new file is used after its directory was synced */
 
 /* The root's words. */
 byte epoch, assigned_epoch, assigned = 2, written = 2, syncing_epoch, syncing, file = 2;
 byte durable_epoch, durable = 2;
 byte holder[EPOCHS]; /* the lock bytes: leader, 0: free */
-byte head[LANES], flushed_epoch[LANES], flushed[LANES];
+byte head[LANES], flushed[LANES];
 byte cell[4];        /* lane * 2 + index: key * 4 + state */
-byte wanted, walked_epoch, walked; /* LOG_WALK_WANTED, LOG_WALK_DONE */
+byte wanted, walked; /* LOG_WALK_WANTED, LOG_WALK_DONE */
 byte slot[3];        /* 0 absent, 1 claimed, 2 completed */
 byte word[9];        /* key * 3 + state: position of the entry's record, 0: none */
 bool dead[LEADERS + 1], dying;
@@ -71,7 +65,7 @@ byte died, stolen, failed, said; /* said: the steps of the lanes */
 byte there[FILES]; /* 1 renamed, 2 its directory was synced, GONE */
 byte base[FILES], prev_end[FILES], made_in[FILES];
 #define DIRTY 64
-#define LEFT 128   /* its sync failed: clean in the cache, not on the disk, and no later sync writes it */
+#define LEFT 128 /* its sync failed: clean in the cache, not on the disk, and no later sync writes it */
 #define ON_DISK 192
 byte record[FILES * POSITIONS]; /* one of the above + key * 4 + state; 0: nothing was written */
 byte says[FILES * POSITIONS];   /* that batch's "durable" */
@@ -197,26 +191,26 @@ inline sync_directory() {
     }
 }
 
-inline seal_flushed(l) {
+inline note() {
     atomic {
         if
-        :: flushed_epoch[l] > e -> goto resign
-        :: else -> flushed_epoch[l] = e
+        :: word[k * 3 + s] == was -> word[k * 3 + s] = at; acknowledge()
+        :: else
         fi
     }
 }
 
 proctype leader(byte me) provided (!dying || dead[me]) {
-    byte e, f, b, at, known, k, s, was, n, cursor[LANES], from[LANES], target[LANES], w, walk;
-    bool catching, walking, recorded;
+    byte e, f, b, at, known, k, s, was, n, cursor[LANES], from[LANES], w, walk;
+    bool walking, recorded;
 
 start:
     skip;
     {
     atomic {
         f = 0; b = 0; at = 0; known = 0; k = 0; s = 0; was = 0; n = 0; w = 0; walk = 0;
-        cursor[0] = 0; cursor[1] = 0; from[0] = 0; from[1] = 0; target[0] = 0; target[1] = 0;
-        catching = 0; walking = 0; recorded = 0; e = 0
+        cursor[0] = 0; cursor[1] = 0; from[0] = 0; from[1] = 0;
+        walking = 0; recorded = 0; e = 0
     }
 end_rest:
     if
@@ -236,14 +230,6 @@ end_rest:
         fi
     }
 elected: /* what the leaders share is sealed before any of it is read */
-    seal_flushed(0);
-    seal_flushed(1);
-    atomic {
-        if
-        :: walked_epoch > e -> goto resign
-        :: else -> walked_epoch = e
-        fi
-    }
     atomic {
         if
         :: DROPPED(SEAL_ASSIGNED)
@@ -271,7 +257,7 @@ elected: /* what the leaders share is sealed before any of it is read */
     atomic { f = file }
     atomic {
         if
-        :: s != 0 && !DROPPED(SYNCING_FIRST) -> goto fresh
+        :: s == f && !DROPPED(SYNCING_FIRST) -> goto fresh
         :: made_in[f] != e && !DROPPED(NEW_AFTER_EPOCH) -> goto fresh
         :: written != at && !DROPPED(NEW_AFTER_GAP) ->
             if
@@ -326,11 +312,7 @@ name:
 
 ready:
     atomic { w = wanted; from[0] = flushed[0]; cursor[0] = from[0] } /* by leaders only, sealed by their epoch */
-    atomic { from[1] = flushed[1]; cursor[1] = from[1]; walking = (walked != w); walk = 0; catching = (known < b) }
-    if
-    :: catching -> atomic { target[0] = head[0] } atomic { target[1] = head[1] }
-    :: else
-    fi;
+    atomic { from[1] = flushed[1]; cursor[1] = from[1]; walking = (walked != w); walk = 0 }
 
 batch:
     atomic { k = 0; s = 0; was = 0; recorded = 0 }
@@ -342,7 +324,6 @@ end_batch:
         walking && walk < 2 -> k = walk; walk++; s = slot[k]; was = word[k * 3 + s];
         if
         :: s != 0 && was == 0
-        :: s != 0 && was >= known && was < b && !DROPPED(WALK_VOID)
         :: else -> s = 0
         fi;
         if
@@ -354,15 +335,9 @@ end_batch:
     :: atomic { !walking && walked != wanted -> w = wanted; walking = 1; walk = 0; goto batch }
     :: atomic { /* copying forward, so that the oldest file can go */
         retain && f > 2 && there[1] == 2 -> k = 2; s = 1; was = word[7];
-        n = 3;
-        do
-        :: n <= f && !(prev_end[n] <= was && was < base[n]) -> n++
-        :: else -> break
-        od;
         if
-        :: was < base[2] || (n <= f && !DROPPED(CUT_VOID)) -> n = 0
+        :: was < base[2]
         :: else ->
-            n = 0;
             if
             :: was < known -> there[1] = GONE /* REC_RETAIN and deleting are one step here */
             :: else
@@ -370,7 +345,6 @@ end_batch:
             goto batch
         fi
        }
-    :: atomic { catching && cursor[0] >= target[0] && cursor[1] >= target[1] && !walking -> goto collected }
     :: !one_old -> goto resign
     fi;
     atomic { /* take: what the slot says now */
@@ -381,10 +355,14 @@ end_batch:
         fi;
         was = word[k * 3 + s];
         if
-        :: was >= b -> goto collected /* on record in this file */
+        :: was >= (k == 2 -> base[2] : 1) -> goto collected /* on record */
         :: else
         fi
     }
+    if
+    :: DROPPED(NOTE_LAST) -> note()
+    :: else
+    fi;
     atomic {
         if
         :: at == POSITIONS -> goto end_over
@@ -392,82 +370,67 @@ end_batch:
         :: else -> assigned = at + 1
         fi
     }
-    atomic {
-        if
-        :: word[k * 3 + s] == was -> word[k * 3 + s] = at; acknowledge()
-        :: else
-        fi
-    }
     atomic { record[f * POSITIONS + at] = DIRTY + k * 4 + s; says[f * POSITIONS + at] = known; at++; recorded = 1 }
     atomic { written = at }
 collected:
-    atomic {
-        if
-        :: recorded
-        :: !recorded && (at > known && !DROPPED(SYNC_FOUND)) /* of a predecessor, or catching up */
-        :: else -> goto counted
-        fi
-    }
+    if
+    :: recorded
+    :: else -> goto pass /* nothing to write */
+    fi;
     if
     :: DROPPED(SYNCING_FIRST)
     :: else -> atomic {
         if
         :: !DROPPED(SEAL_SYNCING) && syncing_epoch != e -> goto resign
-        :: syncing != 0 && (DROPPED(SEAL_SYNCING) || syncing_epoch == e) -> s = syncing; goto fresh
+        :: syncing == f && (DROPPED(SEAL_SYNCING) || syncing_epoch == e) -> goto fresh
         :: else -> syncing = f
         fi
        }
     fi;
     if
-    :: atomic { failed < failures && (!one_old || me == 2) -> failed++; sync_file(f, DIRTY, LEFT); s = f }
+    :: atomic { failed < failures && (!one_old || me == 2) -> failed++; sync_file(f, DIRTY, LEFT) }
        goto fresh
     :: atomic { sync_file(f, DIRTY, ON_DISK) }
-    fi;
-counted:
-    if
-    :: catching && !DROPPED(CATCH_UP) && (cursor[0] < target[0] || cursor[1] < target[1] || (walking && walk < 2)) ->
-        goto clear
-    :: else
     fi;
     atomic {
         if
         :: !DROPPED(SEAL_DURABLE) && (durable_epoch != e || durable != known) -> goto resign
         :: DROPPED(SEAL_DURABLE) && durable != known -> goto resign
-        :: else -> durable = at; known = at; catching = 0; acknowledge()
+        :: else -> durable = at; known = at; acknowledge()
         fi
     }
-clear:
     if
     :: DROPPED(SYNCING_FIRST)
     :: else -> atomic {
         if
-        :: !DROPPED(SEAL_SYNCING) && syncing_epoch != e -> goto resign
+        :: DROPPED(SEAL_DURABLE) && syncing_epoch != e /* who is refused here would notice, too: he does not look */
+        :: !DROPPED(SEAL_DURABLE) && !DROPPED(SEAL_SYNCING) && syncing_epoch != e -> goto resign
         :: else -> syncing = 0
         fi
        }
     fi;
+    at = at - 1;
     if
-    :: catching && !DROPPED(FLUSHED_AFTER) -> goto batch
-    :: else
+    :: DROPPED(NOTE_LAST)
+    :: else -> note()
     fi;
+    at = at + 1;
+pass:
     atomic {
         if
-        :: flushed[0] == from[0] && (flushed_epoch[0] == e || DROPPED(SEAL_FLUSHED)) -> flushed[0] = cursor[0]; from[0] = cursor[0];
-            acknowledge_flushed(0)
+        :: flushed[0] == from[0] -> flushed[0] = cursor[0]; from[0] = cursor[0]; acknowledge_flushed(0)
         :: else -> goto resign
         fi
     }
     atomic {
         if
-        :: flushed[1] == from[1] && (flushed_epoch[1] == e || DROPPED(SEAL_FLUSHED)) -> flushed[1] = cursor[1]; from[1] = cursor[1];
-            acknowledge_flushed(1)
+        :: flushed[1] == from[1] -> flushed[1] = cursor[1]; from[1] = cursor[1]; acknowledge_flushed(1)
         :: else -> goto resign
         fi
     }
     atomic {
         if
-        :: walking && walk == 2 && walked_epoch != e && !DROPPED(SEAL_WALKED) -> goto resign
-        :: walking && walk == 2 && (walked_epoch == e || DROPPED(SEAL_WALKED)) ->
+        :: walking && walk == 2 ->
             walking = 0; walk = 0; walked = (DROPPED(WANTED_FIRST) -> wanted : w);
             if
             :: walked == wanted && (said & 64) && acknowledged[0] == 0 -> acknowledged[0] = 1
