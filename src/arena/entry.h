@@ -6,7 +6,7 @@
  *   1  token
  *   2  fingerprint
  *   3  expiry, store ms (48) | claim: sequence in the token (16); response: user flags (16)
- *   4  log position (the only word that changes after publication, but for a claim's rescue words)
+ *   4  log word (wal/format.h; the only word that changes after publication, but for a claim's rescue words)
  *   5  claimed or completed at, store ms (48) | attempt (16)
  *   6  response: status (32) | body bytes (32); claim: hash of the key
  *   a response or tombstone ends its header here; a transient answer has two more words, for whoever claims the key after it:
@@ -97,10 +97,11 @@ static inline uint32_t word_region(const struct idem_view *v, uint64_t w)
 
 enum idem_entry_kind { ENTRY_CLAIM = 1, ENTRY_RESPONSE = 2, ENTRY_TOMBSTONE = 3, ENTRY_TRANSIENT = 4 };
 
-/* Flags, 7 bits. The reason of the newest lost attempt lies in the upper three. */
+/* Flags, 7 bits. The reason of the newest lost attempt lies in bits 3 to 5. */
 #define ENTRY_HOLD              1u
 #define ENTRY_LEASE_ONLY        2u
 #define ENTRY_LOST_BEFORE       4u
+#define ENTRY_SYNC              64u /* an answer that is not given out before it is on the disk */
 #define ENTRY_REASON(f)         ((uint32_t)(f) >> 3 & 7u)
 #define ENTRY_WITH_REASON(f, r) (((uint32_t)(f)&0x47u) | (uint32_t)(r) << 3)
 
@@ -200,9 +201,10 @@ static inline void idem_entry_store_fresh(struct idem_a64 *at, uint32_t flags, u
     idem_put_padded(at + ENTRY_CLAIM_WORDS, framed, key_bytes);
 }
 
-static inline void idem_entry_stamp(struct idem_a64 *at, int64_t now_ms, int64_t expiry_ms, int64_t lease_end_ms)
+static inline void idem_entry_stamp(struct idem_a64 *at, uint64_t token, int64_t now_ms, int64_t expiry_ms,
+                                    int64_t lease_end_ms)
 {
-    store_relaxed(&at[1], (uint64_t)now_ms << 16);               /* relaxed: as above */
+    store_relaxed(&at[1], token);                                /* relaxed: as above */
     store_relaxed(&at[3], (uint64_t)expiry_ms);                  /* relaxed: as above */
     store_relaxed(&at[5], (uint64_t)now_ms | UINT64_C(1) << 48); /* relaxed: as above */
     store_relaxed(&at[8], (uint64_t)lease_end_ms);               /* relaxed: as above */

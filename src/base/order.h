@@ -23,6 +23,7 @@
  * P11 a hazard is cleared after the last access it covers: release by the operation, acquire by the sweeper.
  * P12 a log ring: the cell before the head that covers it, for the leader; the leader's use of a cell, and the durable position, before the
  *    flushed count, for the lane.
+ * P13 pins of a view: whoever used it outside of a read section before who unmaps it.
  */
 #ifndef IDEM_BASE_ORDER_H
 #define IDEM_BASE_ORDER_H

@@ -85,6 +85,11 @@ bool idem_index_free(struct idem_ctx *ctx, struct idem_found *f, int64_t now_ms)
     if (!word_final(f->word) ||
         (f->entry.token >= (uint64_t)now_ms << 16 && !IDEM_FAULT("free.young"))) /* invariant 5 */
         return false;
+    /* What was forgotten comes back after a crash unless that is on the disk; and its reference names these bytes. */
+    if (word_state(f->word) == WORD_FORGOTTEN && ctx->v->rings != NULL &&
+        !idem_log_word_durable(ctx->v->root->log_control, load_acquire(&f->entry.at[4]), /* P12 acquire: the record */
+                               WORD_FORGOTTEN))
+        return false;
     if (!IDEM_FAULT("free.pending") && !unname(ctx, f))
         return false;
     if (!change(f, 0))

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/point.h"
 #include "index/bucket.h"
+#include "segment/push.h"
 
 #define SLICE_BUCKETS 512u
 #define SLOT_TRIES    64u
@@ -55,6 +56,7 @@ static enum moved move(struct idem_ctx *ctx, struct idem_found *f, int64_t now_m
         copy.extra = r.user_flags;
         copy.status = r.status;
         copy.at_ms = e->at_ms + r.took_ms;
+        copy.flags |= ctx->v->rings != NULL ? ENTRY_SYNC : 0u; /* nobody knows any more how it was asked for */
     }
     bool running = state == WORD_IN_PROGRESS;
     int64_t until = running ? (e->lease_end_ms > now_ms ? e->lease_end_ms : now_ms) : copy.expiry_ms;
@@ -62,6 +64,10 @@ static enum moved move(struct idem_ctx *ctx, struct idem_found *f, int64_t now_m
     if (klass != CLASS_CLAIMS)
         until = copy.expiry_ms;
     uint64_t bytes = idem_entry_bytes(copy.kind, copy.key_bytes, idem_entry_answer_bytes(&copy), copy.mark_bytes);
+    /* A record of this very state that is on the disk is the copy's, too; any other has to be written once more, for the copy. */
+    uint64_t log_word = load_acquire(&e->at[4]); /* P12 acquire: the record it names is on the disk */
+    if (ctx->v->rings == NULL || !idem_log_word_durable(ctx->v->root->log_control, log_word, state))
+        log_word = 0;
     struct idem_space space;
     if (idem_arena_reserve(ctx, klass, FOR_SWEEP, bytes, until, now_ms, &space) != IDEM_OK)
         return NO_ROOM;
@@ -70,17 +76,21 @@ static enum moved move(struct idem_ctx *ctx, struct idem_found *f, int64_t now_m
         uint64_t outcome[3] = {r.meta_bytes, r.body_bytes, r.digest};
         idem_index_copy_key(e, key);
         idem_entry_store(space.at, &copy, key, NULL, outcome, NULL);
+        store_relaxed(&space.at[4], log_word); /* relaxed: as the rest */
     } else {
         copy_words(space.at, e->at, bytes);
-        store_relaxed(&space.at[4], 0); /* relaxed: as the rest; the copy has no log position of its own */
+        store_relaxed(&space.at[4], log_word); /* relaxed: as the rest */
         if (e->kind == ENTRY_CLAIM)
             for (unsigned i = ENTRY_RESCUE_AT; i < ENTRY_CLAIM_WORDS; i++)
                 store_relaxed(&space.at[i], 0); /* relaxed: as the rest; a half-made rescue is not taken along */
     }
-    uint64_t old = f->word;
-    /* P1 release: the copy's bytes */
-    bool moved = cas_acq_rel(f->slot, &old, word_moved(f->word, space.unit, space.generation));
+    uint64_t old = f->word, next = word_moved(f->word, space.unit, space.generation);
+    bool moved = cas_acq_rel(f->slot, &old, next); /* P1 release: the copy's bytes */
     if (moved) {
+        if (ctx->v->rings != NULL && log_word == 0) {
+            idem_push(ctx, next, IDEM_DURABILITY_ASYNC);
+            idem_supersede(&e->at[4]);
+        }
         idem_arena_emptied(ctx, word_unit(f->word));
         idem_count(ctx, COUNT_MOVED_ENTRIES);
     } else {

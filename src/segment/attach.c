@@ -16,6 +16,7 @@
 #include "base/point.h"
 #include "segment/path.h"
 #include "segment/view.h"
+#include "wal/leader.h"
 
 uint64_t idem_next_serial(void)
 {
@@ -43,9 +44,25 @@ uint64_t idem_huge_bytes(const void *at, uint64_t bytes)
     return kib * 1024;
 }
 
-static int check_root(const char *path, const struct idem_root_const *f, uint64_t file_bytes)
+/* All zero without a log. */
+static bool log_sound(const struct idem_root_const *f, const struct idem_log_const *l)
 {
-    if (f->layout_major != IDEM_LAYOUT_MAJOR || f->features_required != 0)
+    static const struct idem_log_const none;
+    if ((f->features_required & IDEM_FEATURE_LOG) == 0)
+        return memcmp(l, &none, sizeof none) == 0;
+    return l->checksum == XXH3_64bits(l, sizeof *l - sizeof l->checksum) && l->ring_refs >= 64 &&
+           l->ring_refs <= 65536 && (l->ring_refs & (l->ring_refs - 1)) == 0 && l->file_bytes >= 1 << 20 &&
+           l->file_bytes <= 1 << 30 && l->file_bytes % 4096 == 0 && l->durability_claim >= IDEM_DURABILITY_NONE &&
+           l->durability_claim <= IDEM_DURABILITY_SYNC && l->durability_complete >= IDEM_DURABILITY_NONE &&
+           l->durability_complete <= IDEM_DURABILITY_SYNC && l->flush_interval_ms >= 1 &&
+           l->flush_interval_ms <= 10000 && l->log_wait_ms >= 100 && l->log_wait_ms <= 600000 && l->floor_ms >= 0 &&
+           l->floor_ms < INT64_C(1) << 45 && l->wal_dir[0] == '/' && memchr(l->wal_dir, 0, sizeof l->wal_dir) != NULL;
+}
+
+static int check_root(const char *path, const struct idem_root_const *f, const struct idem_log_const *log,
+                      uint64_t file_bytes)
+{
+    if (f->layout_major != IDEM_LAYOUT_MAJOR || (f->features_required & ~IDEM_FEATURE_LOG) != 0)
         return idem_fail(
             IDEM_E_VERSION,
             "%s/root: layout %u.%u with features %llx, this library reads layout %u; use the version that made it, or "
@@ -54,9 +71,13 @@ static int check_root(const char *path, const struct idem_root_const *f, uint64_
     if (f->checksum != XXH3_64bits(f, sizeof *f - sizeof f->checksum))
         return idem_fail(IDEM_E_CORRUPT,
                          "%s/root: checksum of the constant part is wrong; destroy the store and create it anew", path);
+    if (!log_sound(f, log))
+        return idem_fail(IDEM_E_CORRUPT,
+                         "%s/root: the settings of its log are damaged; destroy the store and recover it from its log",
+                         path);
     if (f->processes_max == 0 || f->processes_max > IDEM_PROCESSES_MAX || f->lanes_max == 0 ||
         f->lanes_max > IDEM_LANES_MAX || f->root_bytes != file_bytes ||
-        f->root_bytes != idem_root_bytes(f->processes_max, f->lanes_max) || f->lease_ms < 1 ||
+        f->root_bytes != idem_root_bytes(f->processes_max, f->lanes_max, log->ring_refs) || f->lease_ms < 1 ||
         f->lease_ms > IDEM_LEASE_MAX_MS || f->ttl_ms < 1 || (f->ttl_ms > IDEM_TTL_MAX_MS && f->ttl_ms != IDEM_FOREVER))
         return idem_fail(IDEM_E_CORRUPT,
                          "%s/root: sizes or limits contradict each other; destroy the store and create it anew", path);
@@ -114,7 +135,8 @@ static int map_root(const char *path, int dir_fd, const char *name, struct idem_
         goto fail;
     }
     memcpy(&v->fixed, &root->fixed, sizeof v->fixed);
-    e = check_root(path, &v->fixed, (uint64_t)st.st_size);
+    memcpy(&v->log, &root->log, sizeof v->log);
+    e = check_root(path, &v->fixed, &v->log, (uint64_t)st.st_size);
     if (e != IDEM_OK)
         goto fail;
     uint8_t boot_id[40];
@@ -147,6 +169,9 @@ static int map_root(const char *path, int dir_fd, const char *name, struct idem_
         (struct idem_lane_shm *)((uint8_t *)map + round_up(IDEM_PROCESSES_OFF + (uint64_t)v->fixed.processes_max *
                                                                                     sizeof(struct idem_process_shm),
                                                            4096));
+    if (v->log.ring_refs != 0)
+        v->rings = (struct idem_a64 *)((uint8_t *)map + idem_rings_off(v->fixed.processes_max, v->fixed.lanes_max));
+    store_relaxed(&v->pins, 1); /* relaxed: nobody else has the view yet; the handle's own */
     return IDEM_OK;
 fail:;
     int kept = errno;
@@ -342,6 +367,24 @@ int idem_view_open(const char *path, const idem_options *options, struct idem_vi
     return IDEM_OK;
 }
 
+void idem_view_pin(struct idem_view *v)
+{
+    add_relaxed(&v->pins, 1); /* relaxed: the handle's own pin is there while a read section is open */
+}
+
+void idem_view_unpin(struct idem_view *v)
+{
+    uint64_t pins = load_relaxed(&v->pins);         /* relaxed: the CAS decides */
+    while (!cas_acq_rel(&v->pins, &pins, pins - 1)) /* P13 acq_rel: all uses before the last one's unmapping */
+        ;
+    if (pins != 1)
+        return;
+    if (v->wal != NULL)
+        idem_log_detach(v->wal);
+    unmap(v);
+    free(v);
+}
+
 void idem_view_close(struct idem_view *v)
 {
     idem_guard_remove(v);
@@ -352,8 +395,7 @@ void idem_view_close(struct idem_view *v)
         idem_process_unregister(&v->process);
         close(v->process.fd);
     }
-    unmap(v);
-    free(v);
+    idem_view_unpin(v);
 }
 
 bool idem_view_stale(const struct idem_view *v, const char *path)

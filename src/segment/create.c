@@ -128,6 +128,32 @@ int idem_boot_id(uint8_t boot_id[40])
     return n == 36 ? IDEM_OK : idem_fail_errno("/proc/sys/kernel/random/boot_id: %zd bytes", n);
 }
 
+static int fill_log_const(const idem_options *o, const struct idem_rebirth *again, struct idem_log_const *l)
+{
+    memset(l, 0, sizeof *l);
+    if (o->wal_dir == NULL)
+        return IDEM_OK;
+    if (again != NULL) {
+        memcpy(l->instance, again->instance, sizeof l->instance);
+        l->floor_ms = again->floor_ms;
+    } else {
+        int e = fill_random(l->instance, sizeof l->instance);
+        if (e != IDEM_OK)
+            return e;
+    }
+    l->durability_claim = o->durability_claim;
+    l->durability_complete = o->durability_complete;
+    l->flush_interval_ms = o->flush_interval_ms;
+    l->log_wait_ms = o->log_wait_ms;
+    l->file_bytes = o->wal_file_bytes;
+    l->ring_refs = o->wal_ring_refs;
+    if (strlen(o->wal_dir) >= sizeof l->wal_dir)
+        return idem_fail(IDEM_E_INVALID, "options.wal_dir: longer than %zu bytes", sizeof l->wal_dir - 1);
+    memcpy(l->wal_dir, o->wal_dir, strlen(o->wal_dir));
+    l->checksum = checksum_of(l, sizeof *l);
+    return IDEM_OK;
+}
+
 static int fill_root_const(const idem_options *o, const struct idem_rebirth *again, struct idem_root_const *f)
 {
     memset(f, 0, sizeof *f);
@@ -156,8 +182,8 @@ static int fill_root_const(const idem_options *o, const struct idem_rebirth *aga
     f->when_full = o->when_full;
     f->processes_max = o->processes;
     f->lanes_max = o->lanes;
-    uint64_t lanes_off = round_up(IDEM_PROCESSES_OFF + (uint64_t)o->processes * sizeof(struct idem_process_shm), 4096);
-    f->root_bytes = round_up(lanes_off + (uint64_t)o->lanes * sizeof(struct idem_lane_shm), 4096);
+    f->features_required = o->wal_dir != NULL ? IDEM_FEATURE_LOG : 0;
+    f->root_bytes = idem_root_bytes(o->processes, o->lanes, o->wal_dir != NULL ? o->wal_ring_refs : 0);
     return IDEM_OK;
 }
 
@@ -198,11 +224,15 @@ static int make_generation(int dir_fd, const char *path, const idem_options *o, 
     return IDEM_OK;
 }
 
-int idem_create_hidden(const char *path, const idem_options *o, const struct idem_rebirth *again, int dir_fd,
-                       char root_name[IDEM_ROOT_NAME_BYTES])
+/* d: the directory of a new log, claimed: its first file is made here, before anybody can find the root. */
+static int create_hidden(const char *path, const idem_options *o, const struct idem_rebirth *again,
+                         struct idem_log_dir *d, int dir_fd, char root_name[IDEM_ROOT_NAME_BYTES])
 {
     struct idem_root_const f;
+    struct idem_log_const l;
     int e = fill_root_const(o, again, &f);
+    if (e == IDEM_OK)
+        e = fill_log_const(o, again, &l);
     if (e != IDEM_OK)
         return e;
     clear_leftovers(dir_fd);
@@ -225,11 +255,22 @@ int idem_create_hidden(const char *path, const idem_options *o, const struct ide
     struct idem_root_shm *root = map;
     f.checksum = checksum_of(&f, sizeof f);
     memcpy(&root->fixed, &f, sizeof f);
-    store_relaxed(&root->generations, 1);         /* relaxed: before the magic */
+    memcpy(&root->log, &l, sizeof l);
+    store_relaxed(&root->generations, 1); /* relaxed: before the magic */
+    if (d != NULL)
+        e = idem_logdir_begin(d, &f, &l, root->log_control);
     store_release(&root->magic, IDEM_ROOT_MAGIC); /* P6 release: everything above */
     munmap(map, f.root_bytes);
     IDEM_POINT("create.root");
-    return IDEM_OK;
+    if (e != IDEM_OK)
+        idem_create_discard(dir_fd, root_name);
+    return e;
+}
+
+int idem_create_hidden(const char *path, const idem_options *o, const struct idem_rebirth *again, int dir_fd,
+                       char root_name[IDEM_ROOT_NAME_BYTES])
+{
+    return create_hidden(path, o, again, NULL, dir_fd, root_name);
 }
 
 void idem_create_discard(int dir_fd, const char *root_name)
@@ -250,15 +291,31 @@ int idem_create_reveal(const char *path, int dir_fd, const char *root_name)
     return IDEM_OK;
 }
 
-int idem_create(const char *path, const idem_options *o, int dir_fd)
+/* Without a log, or under the log directory's lock. */
+static int create_and_reveal(const char *path, const idem_options *o, struct idem_log_dir *d, int dir_fd)
 {
     char root_name[IDEM_ROOT_NAME_BYTES];
-    int e = idem_create_hidden(path, o, NULL, dir_fd, root_name);
+    int e = create_hidden(path, o, NULL, d, dir_fd, root_name);
     if (e != IDEM_OK)
         return e;
     e = idem_create_reveal(path, dir_fd, root_name);
     if (e != IDEM_OK)
         idem_create_discard(dir_fd, root_name);
+    return e;
+}
+
+int idem_create(const char *path, const idem_options *o, int dir_fd)
+{
+    if (o->wal_dir == NULL)
+        return create_and_reveal(path, o, NULL, dir_fd);
+    struct idem_log_dir d;
+    int e = idem_logdir_claim(o, &d);
+    if (e != IDEM_OK)
+        return e;
+    e = create_and_reveal(path, o, &d, dir_fd);
+    int kept = errno;
+    idem_log_dir_close(&d);
+    errno = kept;
     return e;
 }
 
@@ -285,6 +342,25 @@ int idem_root_mark_dead(const char *path, int dir_fd)
     return e;
 }
 
+/* The log of a store that is dead already. One whose settings can't be read is left: nothing says where its log is. */
+static int destroy_log(const char *path, int dir_fd)
+{
+    struct idem_root_shm root;
+    int fd;
+    struct stat st;
+    int e = idem_path_open_file(dir_fd, path, "root", &fd, &st);
+    if (e != IDEM_OK)
+        return e;
+    ssize_t n = pread(fd, &root, sizeof root, 0);
+    close(fd);
+    if (n != (ssize_t)sizeof root || root.fixed.checksum != checksum_of(&root.fixed, sizeof root.fixed) ||
+        (root.fixed.features_required & IDEM_FEATURE_LOG) == 0 ||
+        root.log.checksum != checksum_of(&root.log, sizeof root.log) ||
+        memchr(root.log.wal_dir, 0, sizeof root.log.wal_dir) == NULL)
+        return IDEM_OK;
+    return idem_logdir_destroy(&root.fixed, &root.log);
+}
+
 int idem_view_destroy(const char *path)
 {
     int dir_fd;
@@ -303,6 +379,9 @@ int idem_view_destroy(const char *path)
         goto out_dir;
     }
     IDEM_POINT("destroy.dead");
+    e = destroy_log(path, dir_fd);
+    if (e != IDEM_OK)
+        goto out_dir;
     if (unlinkat(dir_fd, "root", 0) != 0) {
         e = idem_fail_errno("%s/root: unlink", path);
         goto out_dir;

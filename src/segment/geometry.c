@@ -13,10 +13,15 @@
 #define SPARE_REGIONS        5u /* claims in flight, half-filled regions of other classes, the sweep's own reserve */
 #define KEYS_MIN             16u
 
-uint64_t idem_root_bytes(uint32_t processes, uint32_t lanes)
+uint64_t idem_rings_off(uint32_t processes, uint32_t lanes)
 {
     uint64_t lanes_off = round_up(IDEM_PROCESSES_OFF + (uint64_t)processes * sizeof(struct idem_process_shm), 4096);
     return round_up(lanes_off + (uint64_t)lanes * sizeof(struct idem_lane_shm), 4096);
+}
+
+uint64_t idem_root_bytes(uint32_t processes, uint32_t lanes, uint64_t ring_refs)
+{
+    return round_up(idem_rings_off(processes, lanes) + lanes * ring_refs * sizeof(struct idem_a64), 4096);
 }
 
 /* The arena that `keys` answers of `per_key` bytes fill. Small entries lie in chunks, and what is left at a chunk's end is lost; large
@@ -62,7 +67,7 @@ int idem_geometry(const idem_options *o, struct idem_generation_const *g, uint64
     uint64_t per_key = round_up(ENTRY_OVERHEAD_BYTES + TYPICAL_KEY_BYTES + o->response_bytes, IDEM_UNIT_BYTES);
     *keys = o->keys;
     if (o->total_bytes != 0) {
-        uint64_t root_bytes = idem_root_bytes(o->processes, o->lanes);
+        uint64_t root_bytes = idem_root_bytes(o->processes, o->lanes, o->wal_dir != NULL ? o->wal_ring_refs : 0);
         uint64_t low = 0, high = o->total_bytes / per_key + KEYS_MIN; /* low fits (or is 0), high does not */
         while (high - low > 1) {
             uint64_t middle = low + (high - low) / 2;
@@ -77,7 +82,7 @@ int idem_geometry(const idem_options *o, struct idem_generation_const *g, uint64
             return idem_fail(
                 IDEM_E_INVALID,
                 "options.total_bytes: %llu, but the smallest store for %u threads and answers of %u bytes has %llu; "
-                "ask for more, or for fewer `lanes`",
+                "ask for more, or for fewer `lanes` (or wal_ring_refs)",
                 (unsigned long long)o->total_bytes, o->lanes, o->response_bytes,
                 (unsigned long long)(root_bytes + g->file_bytes));
         }

@@ -52,6 +52,8 @@ struct idem_ctx {
     int64_t held_until_ms;              /* and stays at least until then */
     uint64_t owner;                     /* as loaded at the operation's start */
     bool want_sweep;                    /* a chunk was taken: do a little sweeping when the operation is over */
+    uint64_t
+        ticket; /* of the lane's log ring: what must be flushed before the call's answer is given; 0: nothing. Set to 0 by idem_enter() */
 };
 
 /* This thread's lane. Errors: IDEM_E_FULL. */

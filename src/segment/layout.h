@@ -1,7 +1,7 @@
 /*
  * segment/layout.h - every byte that processes share.
  *
- * Owns: the layout of `root` and of a generation file, version 1.0. Offsets only, no pointers, no pthread objects.
+ * Owns: the layout of `root` and of a generation file, version 1.1 (1.0 had no log). Offsets only, no pointers, no pthread objects.
  * Constant parts are written before the magic (P6), carry a checksum, and are copied into private memory once when a
  * process attaches; every other field is loaded once, bounded, then used.
  *
@@ -9,6 +9,7 @@
  *   0      struct idem_root_shm      identity, limits, secret
  *   4096   struct idem_process_shm   x processes_max, 64 bytes each
  *   then   struct idem_lane_shm      x lanes_max, 1024 bytes each (offset rounded up to 4096)
+ *   then   with a log: the lanes' rings, ring_refs words each (offset rounded up to 4096)
  *
  * generation file gen-UUID-N
  *   0            struct idem_generation_shm
@@ -35,7 +36,8 @@
  *   region state, cursor       anyone, by CAS, by the rules of arena/
  *   process slot               incarnation odd -> even: anyone who knows its process is dead; even -> odd: who holds its lock byte
  *   lane                       its owner; `owner` itself: anyone, by CAS, when the old owner is 0 or dead
- *   entry                      its writer until published; then nobody, but for a claim's rescue words (arena/entry.h)
+ *   entry                      its writer until published; then nobody, but for a claim's rescue words and the log word (arena/entry.h)
+ *   log_head, log_overflow     the lane's owner; log_flushed: the log's leader (wal/ring.h)
  */
 #ifndef IDEM_SEGMENT_LAYOUT_H
 #define IDEM_SEGMENT_LAYOUT_H
@@ -48,7 +50,8 @@
 #define IDEM_ROOT_MAGIC       UINT64_C(0x31746f6f726d6469) /* "idmroot1" */
 #define IDEM_GENERATION_MAGIC UINT64_C(0x316e65676d656469) /* "idemgen1" */
 #define IDEM_LAYOUT_MAJOR     1u
-#define IDEM_LAYOUT_MINOR     0u
+#define IDEM_LAYOUT_MINOR     1u
+#define IDEM_FEATURE_LOG      UINT64_C(1) /* required: who does not push must not write */
 
 #define IDEM_BUCKET_SLOTS  7u
 #define IDEM_DISTANCE_MAX  15u
@@ -64,6 +67,7 @@
 #define IDEM_REGION_MAX    (UINT64_C(4) << 20)
 #define IDEM_REGIONS_MIN   16u
 #define IDEM_ADDRESS_BITS  33u
+#define IDEM_WAL_DIR_BYTES 1024u
 
 /* ------------------------------------------------------------------ root */
 
@@ -91,13 +95,28 @@ struct idem_root_const {
     uint64_t checksum; /* XXH3-64 of everything above in this struct */
 };
 
+/* The log's settings, as chosen at creation. All zero in a store without a log. */
+struct idem_log_const {
+    uint8_t instance[16]; /* this segment: who may write the log */
+    uint32_t durability_claim;
+    uint32_t durability_complete;
+    uint32_t flush_interval_ms;
+    uint32_t log_wait_ms;
+    uint64_t file_bytes;
+    uint64_t ring_refs;
+    int64_t floor_ms; /* no token is stamped below it: what the log had promised before this segment was made of it */
+    char wal_dir[IDEM_WAL_DIR_BYTES];
+    uint64_t checksum;
+};
+
 struct idem_root_shm {
     struct idem_a64 magic;
     struct idem_a64 dead;        /* 1: destroyed; set before the files are unlinked */
     struct idem_a64 generations; /* current number (low half), draining number (high half, 0: none) */
     struct idem_a64 lanes_high;  /* lanes at or above this index were never used */
     struct idem_root_const fixed;
-    struct idem_a64 log_control[16]; /* room for the write-ahead file: leader epoch, durable position, flags */
+    struct idem_a64 log_control[64]; /* wal/ring.h */
+    struct idem_log_const log;
 };
 
 struct idem_process_shm {
@@ -120,10 +139,11 @@ struct idem_lane_shm {
     struct idem_a64 owner;          /* process slot (16) | incarnation (48); 0: nobody's */
     struct idem_a64 hazard_write;   /* region + 1 that its owner writes to; 0: none */
     struct idem_a64 hazard_compare; /* region + 1 of a word that its owner will compare; 0: none */
-    struct idem_a64 log_head;       /* room for the log ring */
+    struct idem_a64 log_head;       /* wal/ring.h */
     struct idem_a64 log_flushed;
     struct idem_a64 sweep_at; /* where this lane looks for regions next */
-    uint64_t reserved_line[2];
+    struct idem_a64 log_overflow;
+    uint64_t reserved_line[1];
     struct idem_lane_chunk_shm chunks[IDEM_LANE_CHUNKS];
     struct idem_a64 counters[IDEM_COUNTERS];
     uint64_t reserved[52];
@@ -187,6 +207,7 @@ struct idem_chunk_shm {
 };
 
 _Static_assert(sizeof(struct idem_root_const) == 448, "golden layout");
+_Static_assert(sizeof(struct idem_log_const) == 1088, "golden layout");
 _Static_assert(sizeof(struct idem_root_shm) <= IDEM_PROCESSES_OFF, "golden layout");
 _Static_assert(sizeof(struct idem_process_shm) == 64, "golden layout");
 _Static_assert(sizeof(struct idem_lane_shm) == 1024, "golden layout");

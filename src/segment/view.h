@@ -16,11 +16,16 @@
 #include "idem.h"
 #include "segment/layout.h"
 #include "segment/process.h"
+#include "wal/files.h"
+#include "wal/ring.h"
 
 struct idem_view {
     struct idem_root_shm *root;
     struct idem_root_const fixed; /* private copy */
     struct idem_lane_shm *lanes;
+    struct idem_log_const log; /* private copy */
+    struct idem_a64 *rings;    /* NULL: the store has no log */
+    struct idem_log *wal;      /* this process's part of the log (wal/leader.h); NULL: none, or not attached */
     struct idem_generation_shm *generation;
     uint64_t generation_bytes;
     struct idem_bucket_shm *buckets;
@@ -37,6 +42,7 @@ struct idem_view {
     uint64_t serial;            /* unique in this process; what a thread's lane cache is keyed by */
     struct idem_a64 poisoned;   /* 1: a page was gone (SIGBUS guard) */
     struct idem_a64 checked_ms; /* when its handle asked last whether it is stale; 0: not yet */
+    struct idem_a64 pins;       /* who uses it outside of a read section (waits for the disk), and its handle */
 };
 
 static inline int64_t idem_view_now_ms(const struct idem_view *v)
@@ -44,9 +50,15 @@ static inline int64_t idem_view_now_ms(const struct idem_view *v)
     return idem_clock_shifted_ms(v->clock_shift_ns) + v->fixed.clock_base_ms;
 }
 
-/* Opens or creates by options (already checked and filled with defaults). Registers the process. */
+/* Opens or creates by options (already checked and filled with defaults). Registers the process. Outcomes: IDEM_OK; IDEM_VIEW_HAS_LOG:
+   the store is gone, but not its log: make it of that, come again. */
 int idem_view_open(const char *path, const idem_options *options, struct idem_view **view);
+/* Gives the registration back; the mapping goes with the last pin. */
 void idem_view_close(struct idem_view *view);
+
+/* The mapping stays until it is unpinned: for who waits outside of a read section. Pin inside of one. */
+void idem_view_pin(struct idem_view *view);
+void idem_view_unpin(struct idem_view *view);
 
 /* Was it destroyed, or does the path lead to another root (or none)? One stat(). */
 bool idem_view_stale(const struct idem_view *view, const char *path);
@@ -76,9 +88,23 @@ void idem_create_discard(int dir_fd, const char *root_name);
 int idem_attach_hidden(const char *path, const char *root_name, const idem_options *options, struct idem_view **view);
 /* The root at `path` says dead from now on, for all who have it open. Errors: IDEM_E_NO_STORE, IDEM_E_PERMISSION, IDEM_E_SYSTEM. */
 int idem_root_mark_dead(const char *path, int dir_fd);
+/*
+ * The directory of a new store's log (logdir.c). _claim: opened, held against others, empty of files (those of a destroyed log are removed).
+ * Outcomes: IDEM_OK, then _begin and idem_log_dir_close(); IDEM_VIEW_HAS_LOG: there is a log already, the store is to be made of it.
+ * Errors: as idem_log_dir_open(). _begin: whose it is and its first file; then the control words.
+ */
+#define IDEM_VIEW_HAS_LOG 1
+int idem_logdir_claim(const idem_options *options, struct idem_log_dir *d);
+int idem_logdir_begin(struct idem_log_dir *d, const struct idem_root_const *f, const struct idem_log_const *l,
+                      struct idem_a64 *control);
+/* What is the same in the headers of all files of a store's log. */
+void idem_logdir_header(const struct idem_root_const *f, const struct idem_log_const *l, struct idem_file_rec *h);
+/* Under the store directory's lock: the log of a store that is destroyed must not bring it back. Nothing is done if it is not this store's. */
+int idem_logdir_destroy(const struct idem_root_const *f, const struct idem_log_const *l);
 /* Fills the sizes in g; *keys: how many keys they are for. Errors: IDEM_E_INVALID. */
 int idem_geometry(const idem_options *options, struct idem_generation_const *g, uint64_t *keys);
-uint64_t idem_root_bytes(uint32_t processes, uint32_t lanes);
+uint64_t idem_rings_off(uint32_t processes, uint32_t lanes);
+uint64_t idem_root_bytes(uint32_t processes, uint32_t lanes, uint64_t ring_refs);
 uint64_t idem_huge_bytes(const void *at, uint64_t bytes);
 uint64_t idem_next_serial(void);
 int idem_boot_id(uint8_t boot_id[40]);

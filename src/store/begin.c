@@ -8,9 +8,12 @@
  */
 #include "store/begin.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/point.h"
+#include "store/finish.h"
 
 #define DECIDE_TRIES 100000u
 #define ROOM_TRIES   8u
@@ -19,10 +22,12 @@ int idem_ask_prepare(const struct idem_view *v, const idem_request *rq, struct i
 {
     if (rq == NULL || rq->size != sizeof *rq)
         return idem_fail(IDEM_E_INVALID, "request.size: should be %zu; initialise with IDEM_REQUEST_INIT", sizeof *rq);
-    if ((rq->flags & ~(uint32_t)(IDEM_HOLD | IDEM_LEASE_ONLY)) != 0 || rq->durability > IDEM_DURABILITY_NONE)
-        return idem_fail(IDEM_E_INVALID,
-                         "request.flags: %x has unknown bits, or durability is %u in a store without a log", rq->flags,
-                         rq->durability);
+    if ((rq->flags & ~(uint32_t)(IDEM_HOLD | IDEM_LEASE_ONLY)) != 0)
+        return idem_fail(IDEM_E_INVALID, "request.flags: %x has unknown bits", rq->flags);
+    unsigned durability;
+    int e = idem_durability(v, rq->durability, v->log.durability_claim, &durability);
+    if (e != IDEM_OK)
+        return e;
     if (rq->lease_ms < 0 || rq->lease_ms > IDEM_LEASE_MAX_MS)
         return idem_fail(IDEM_E_INVALID, "request.lease_ms: %lld; 1 to %d, 0 for the store's", (long long)rq->lease_ms,
                          IDEM_LEASE_MAX_MS);
@@ -32,6 +37,7 @@ int idem_ask_prepare(const struct idem_view *v, const idem_request *rq, struct i
     ask->fingerprint = rq->fingerprint;
     ask->wait_token = rq->wait_token;
     ask->flags = rq->flags;
+    ask->durability = rq->durability;
     ask->lease_ms = rq->lease_ms != 0 ? rq->lease_ms : v->fixed.lease_ms;
     ask->ttl_ms = rq->ttl_ms != 0 ? rq->ttl_ms : v->fixed.ttl_ms;
     return idem_key_prepare(v, &rq->key, ask->framed, &ask->key);
@@ -78,7 +84,7 @@ static struct idem_entry new_claim(const struct idem_ctx *ctx, const struct idem
         .scope_bytes = ask->key.scope_bytes,
         .kind = ENTRY_CLAIM,
         .flags = (ask->flags & IDEM_HOLD ? ENTRY_HOLD : 0u) | (ask->flags & IDEM_LEASE_ONLY ? ENTRY_LEASE_ONLY : 0u),
-        .token = (uint64_t)now_ms << 16,
+        .token = (uint64_t)idem_token_ms(ctx->v, now_ms) << 16,
         .fingerprint = ask->fingerprint,
         .expiry_ms = idem_expiry_after(now_ms, ask->ttl_ms),
         .at_ms = now_ms,
@@ -87,6 +93,18 @@ static struct idem_entry new_claim(const struct idem_ctx *ctx, const struct idem
         .owner = ctx->owner,
         .lease_end_ms = now_ms + ask->lease_ms,
     };
+}
+
+static unsigned durability_of(const struct idem_view *v, const struct idem_ask *ask)
+{
+    return ask->durability != IDEM_DURABILITY_DEFAULT ? ask->durability : v->log.durability_claim;
+}
+
+void idem_begin_push(struct idem_ctx *ctx, const struct idem_ask *ask, uint64_t word, bool must)
+{
+    unsigned durability = durability_of(ctx->v, ask);
+    idem_push(ctx, word, must && durability == IDEM_DURABILITY_NONE ? IDEM_DURABILITY_ASYNC : durability);
+    idem_push_ceiling(ctx->v, idem_token_ms(ctx->v, idem_view_now_ms(ctx->v)));
 }
 
 static uint64_t claim_bytes(const struct idem_entry *e)
@@ -127,6 +145,8 @@ static int claim_absent(struct idem_ctx *ctx, const struct idem_ask *ask, const 
     r = idem_index_insert(ctx, &ask->key, gap, &space, now_ms, &place);
     if (r != 1)
         idem_arena_emptied(ctx, space.unit);
+    else if (unlikely(ctx->v->rings != NULL))
+        idem_begin_push(ctx, ask, word_make(WORD_IN_PROGRESS, 0, 0, space.unit, space.generation), false);
     idem_arena_leave(ctx);
     if (r == 1)
         return claimed(ctx, &e, place, claim, reply, IDEM_CLAIMED);
@@ -148,7 +168,7 @@ static int claim_over(struct idem_ctx *ctx, const struct idem_ask *ask, struct i
     if (keep) {
         e.attempt = old->attempt < UINT16_MAX ? old->attempt + 1 : UINT16_MAX;
         e.lost_token = old->lost_token;
-        e.flags |= old->flags & ~(ENTRY_HOLD | ENTRY_LEASE_ONLY);
+        e.flags |= old->flags & ~(ENTRY_HOLD | ENTRY_LEASE_ONLY | ENTRY_SYNC);
         if (reason != IDEM_LOST_NONE && !IDEM_FAULT("loss.forgotten")) {
             e.lost_token = old->token;
             e.flags = ENTRY_WITH_REASON(e.flags | ENTRY_LOST_BEFORE, reason);
@@ -171,10 +191,17 @@ static int claim_over(struct idem_ctx *ctx, const struct idem_ask *ask, struct i
         return r;
     idem_entry_store(space.at, &e, ask->key.framed, NULL, NULL, mark);
     IDEM_POINT("takeover.filled");
+    /* What was forgotten must not come back: the claim that covers it is logged in any case. */
+    bool forgotten = word_state(f->word) == WORD_FORGOTTEN;
     bool mine = idem_index_replace(ctx, f, WORD_IN_PROGRESS, &space);
-    if (!mine)
-        idem_arena_emptied(ctx, space.unit);
     IDEM_POINT("takeover.swapped");
+    if (!mine) {
+        idem_arena_emptied(ctx, space.unit);
+    } else if (unlikely(ctx->v->rings != NULL)) {
+        idem_begin_push(ctx, ask, word_make(WORD_IN_PROGRESS, 0, 0, space.unit, space.generation), forgotten);
+        if (forgotten || durability_of(ctx->v, ask) > IDEM_DURABILITY_NONE)
+            idem_supersede(&old->at[4]);
+    }
     idem_arena_leave(ctx);
     if (!mine)
         return AGAIN;
@@ -264,6 +291,8 @@ static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_f
         if (e->fingerprint != ask->fingerprint && !IDEM_FAULT("fingerprint.ignored"))
             return IDEM_MISMATCH;
         int r = idem_reply_answer(ctx->v, f, now_ms, reply, room);
+        if (r == IDEM_OK)
+            r = idem_durable_answer(ctx, f);
         return r == IDEM_OK ? IDEM_REPLAY : r == 1 ? AGAIN : r;
     }
     case WORD_ABANDONED:
@@ -323,4 +352,29 @@ int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, idem_claim *cl
         idem_count(ctx, COUNT_MISMATCHED);
     }
     return r;
+}
+
+int idem_begin_settle(struct idem_op *op, int verdict, const struct idem_ask *ask, const struct idem_found *found,
+                      const idem_claim *claim, int64_t *left_ms)
+{
+    bool mine = verdict == IDEM_CLAIMED || verdict == IDEM_RECLAIMED;
+    if (likely(op->ctx.ticket == 0) || (!mine && verdict != IDEM_REPLAY))
+        return idem_leave(op, verdict);
+    struct idem_attempt a = {claim->place, claim->token, ask->key.hash};
+    if (!mine)
+        a = (struct idem_attempt){found->place, found->entry.token, ask->key.hash};
+    unsigned state;
+    int e = idem_leave_durably(op, verdict, &a, left_ms, &state);
+    if (e < 0) {
+        if (mine) { /* nothing has happened: whoever comes next may claim it at once */
+            int kept = errno;
+            char why[512];
+            snprintf(why, sizeof why, "%s", idem_fail_text());
+            idem_abandon_quietly(op->store, claim);
+            errno = kept;
+            idem_fail(e, "%s", why);
+        }
+        return e;
+    }
+    return state == (mine ? WORD_IN_PROGRESS : WORD_COMPLETED) ? e : BEGIN_AGAIN;
 }

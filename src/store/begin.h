@@ -2,6 +2,7 @@
 #ifndef IDEM_STORE_BEGIN_H
 #define IDEM_STORE_BEGIN_H
 
+#include "store/durable.h"
 #include "store/reply.h"
 
 struct idem_ask {
@@ -9,6 +10,7 @@ struct idem_ask {
     uint64_t fingerprint;
     uint64_t wait_token;
     uint32_t flags;
+    uint32_t durability; /* enum idem_durability; DEFAULT: the store's */
     int64_t lease_ms;
     int64_t ttl_ms;
     uint8_t framed[IDEM_KEY_MAX];
@@ -23,6 +25,16 @@ int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, idem_claim *cl
 
 /* Is this attempt lost, and why? Only for final words. */
 enum idem_lost_reason idem_lost(const struct idem_view *v, const struct idem_found *f, int64_t now_ms);
+
+/*
+ * After idem_decide(): ends the operation. What has to be on the disk before this verdict is given is waited for. Outcomes: the verdict; BEGIN_AGAIN: the
+ * attempt is not what it was any more: decide anew. Errors: those of idem_log_wait(); a claim was abandoned then.
+ */
+#define BEGIN_AGAIN 1000
+int idem_begin_settle(struct idem_op *op, int verdict, const struct idem_ask *ask, const struct idem_found *found,
+                      const idem_claim *claim, int64_t *left_ms);
+/* Pushes a claim that was just published, under its hazards. */
+void idem_begin_push(struct idem_ctx *ctx, const struct idem_ask *ask, uint64_t word, bool must);
 
 void idem_claim_fill(const struct idem_view *v, idem_claim *claim, const struct idem_entry *e, uint64_t place,
                      uint64_t hash);

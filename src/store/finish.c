@@ -17,11 +17,8 @@ int idem_response_check(const idem_response *r)
 {
     if (r == NULL || r->size != sizeof *r)
         return idem_fail(IDEM_E_INVALID, "response.size: should be %zu; initialise with IDEM_RESPONSE_INIT", sizeof *r);
-    if ((r->flags & ~(uint32_t)IDEM_RESPONSE_TRANSIENT) != 0 || r->user_flags > UINT16_MAX ||
-        r->durability > IDEM_DURABILITY_NONE)
-        return idem_fail(
-            IDEM_E_INVALID,
-            "response.flags: unknown bits, or user_flags above 65535, or a durability in a store without a log");
+    if ((r->flags & ~(uint32_t)IDEM_RESPONSE_TRANSIENT) != 0 || r->user_flags > UINT16_MAX)
+        return idem_fail(IDEM_E_INVALID, "response.flags: unknown bits, or user_flags above 65535");
     if ((r->meta == NULL && r->meta_bytes != 0) || (r->body == NULL && r->body_bytes != 0))
         return idem_fail(IDEM_E_INVALID, "response.meta, body: NULL with a length");
     if (r->ttl_ms < 0 || (r->ttl_ms > IDEM_TTL_MAX_MS && r->ttl_ms != IDEM_FOREVER))
@@ -59,6 +56,11 @@ static bool arbiter_dead(const struct idem_ctx *ctx, uint64_t arbiter)
     return (x & UINT32_MAX) != arbiter >> 32 || idem_process_dead(p, idem_owner_pack(slot, x & IDEM_INCARNATION_MASK));
 }
 
+static unsigned durability_of(const struct idem_view *v, const idem_response *r)
+{
+    return r->durability != IDEM_DURABILITY_DEFAULT ? r->durability : v->log.durability_complete;
+}
+
 /* No memory: the outcome goes into the claim's own rescue words. f is held. */
 static int rescue(struct idem_ctx *ctx, struct idem_found *f, const idem_response *r, int64_t now_ms, int64_t expiry_ms)
 {
@@ -91,7 +93,11 @@ static int rescue(struct idem_ctx *ctx, struct idem_found *f, const idem_respons
     store_relaxed(&at[14], meta | body << 32);                                       /* relaxed: as above */
     store_relaxed(&at[15], digest_of(ctx->v, r));                                    /* relaxed: as above */
     IDEM_POINT("rescue.filled");
-    return idem_index_set_state(f, WORD_COMPLETED) ? IDEM_TOMBSTONE : FINISH_CHANGED;
+    if (!idem_index_set_state(f, WORD_COMPLETED))
+        return FINISH_CHANGED;
+    if (ctx->v->rings != NULL)
+        idem_push(ctx, f->word, durability_of(ctx->v, r));
+    return IDEM_TOMBSTONE;
 }
 
 static int finish_held(struct idem_ctx *ctx, struct idem_found *f, const idem_response *r)
@@ -116,6 +122,9 @@ static int finish_held(struct idem_ctx *ctx, struct idem_found *f, const idem_re
         .attempt = old->attempt,
         .status = r->status,
     };
+    unsigned durability = durability_of(v, r);
+    if (durability == IDEM_DURABILITY_SYNC)
+        e.flags |= ENTRY_SYNC;
     uint8_t key[IDEM_KEY_MAX], mark[IDEM_MARK_MAX];
     uint64_t outcome[3];
     const void *meta = r->meta, *body = r->body;
@@ -123,6 +132,7 @@ static int finish_held(struct idem_ctx *ctx, struct idem_found *f, const idem_re
     if (transient) {
         e.lost_token = old->lost_token;
         e.mark_bytes = old->mark_bytes;
+        e.flags &= ~ENTRY_SYNC;
         idem_copy_out(mark, idem_entry_mark(old), old->mark_bytes);
     }
     uint64_t most = idem_arena_entry_max(v);
@@ -156,6 +166,11 @@ static int finish_held(struct idem_ctx *ctx, struct idem_found *f, const idem_re
         return FINISH_CHANGED;
     }
     IDEM_POINT("complete.swapped");
+    if (v->rings != NULL && durability > IDEM_DURABILITY_NONE) {
+        idem_push(ctx, word_make(transient ? WORD_ABANDONED : WORD_COMPLETED, 0, 0, space.unit, space.generation),
+                  durability);
+        idem_supersede(&old->at[4]);
+    }
     return e.kind == ENTRY_TOMBSTONE ? IDEM_TOMBSTONE : IDEM_OK;
 }
 
@@ -202,8 +217,12 @@ static int complete(struct idem_ctx *ctx, const idem_claim *claim, const idem_re
         bool said_transient = e == FIND_PRESENT && state == WORD_ABANDONED && f.entry.kind == ENTRY_TRANSIENT;
         if (e == FIND_PRESENT && IDEM_FAULT("answer.overwritten"))
             state = WORD_IN_PROGRESS;
-        if ((e == FIND_PRESENT && state == WORD_COMPLETED) || (said_transient && (r->flags & IDEM_RESPONSE_TRANSIENT)))
-            return IDEM_OK; /* said before */
+        if ((e == FIND_PRESENT && state == WORD_COMPLETED) ||
+            (said_transient && (r->flags & IDEM_RESPONSE_TRANSIENT))) { /* said before, but perhaps not on the disk */
+            if (state != WORD_COMPLETED || idem_durable_answer(ctx, &f) == IDEM_OK)
+                return IDEM_OK;
+            continue;
+        }
         if (e == FIND_ABSENT || state != WORD_IN_PROGRESS) {
             idem_count(ctx, COUNT_FENCED);
             return idem_fail(IDEM_E_LOST,
@@ -228,8 +247,18 @@ static int complete(struct idem_ctx *ctx, const idem_claim *claim, const idem_re
 int idem_complete(idem_store *store, const idem_claim *claim, const idem_response *response)
 {
     struct idem_op op;
+    unsigned durability;
     int e = idem_response_check(response);
     if (e == IDEM_OK)
         e = idem_enter(store, &op);
-    return e != IDEM_OK ? e : idem_leave(&op, complete(&op.ctx, claim, response));
+    if (e != IDEM_OK)
+        return e;
+    e = idem_durability(op.ctx.v, response->durability, op.ctx.v->log.durability_complete, &durability);
+    if (e == IDEM_OK)
+        e = complete(&op.ctx, claim, response);
+    if (likely(op.ctx.ticket == 0))
+        return idem_leave(&op, e);
+    struct idem_attempt a = {claim->place, claim->token, claim->hash};
+    int64_t left_ms = 0;
+    return idem_leave_durably(&op, e, &a, &left_ms, NULL);
 }

@@ -19,6 +19,9 @@ int idem_finish(struct idem_ctx *ctx, struct idem_found *f, const idem_response 
 /* The slot of a claim. Outcomes: FIND_PRESENT, FIND_ABSENT (fenced). Errors: IDEM_E_INVALID, IDEM_E_STALE, IDEM_E_CORRUPT. */
 int idem_claim_find(struct idem_ctx *ctx, const idem_claim *claim, struct idem_found *f);
 
+/* idem_abandon(), nothing happened, without waiting for the disk: for who could not give a claim out. */
+void idem_abandon_quietly(struct idem_store *store, const idem_claim *claim);
+
 #define FINISH_TRIES 100000u
 
 #endif

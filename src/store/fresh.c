@@ -14,6 +14,9 @@
 #include "index/home.h"
 #include "store/begin.h"
 #include "store/enter.h"
+#include "store/finish.h"
+
+#define SETTLE_TRIES 1000u
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -41,6 +44,7 @@ INLINE bool rest_plain(const struct idem_view *v, const idem_request *rq, struct
     ask->fingerprint = rq->fingerprint;
     ask->wait_token = rq->wait_token;
     ask->flags = rq->flags;
+    ask->durability = rq->durability;
     ask->lease_ms = rq->lease_ms != 0 ? rq->lease_ms : v->fixed.lease_ms;
     ask->ttl_ms = rq->ttl_ms != 0 ? rq->ttl_ms : v->fixed.ttl_ms;
     return true;
@@ -85,13 +89,16 @@ INLINE bool claim_absent(struct idem_ctx *ctx, const struct idem_ask *ask, const
     int64_t expiry_ms = idem_expiry_after(now_ms, ask->ttl_ms), lease_end_ms = now_ms + ask->lease_ms;
     if (unlikely(!idem_arena_take(ctx, CLASS_CLAIMS, fresh_bytes(ask), lease_end_ms, &space)))
         return false;
-    idem_entry_stamp(space.at, now_ms, expiry_ms, lease_end_ms);
+    uint64_t token = (uint64_t)idem_token_ms(ctx->v, now_ms) << 16;
+    idem_entry_stamp(space.at, token, now_ms, expiry_ms, lease_end_ms);
     IDEM_POINT("claim.filled");
     if (unlikely(!idem_home_insert(home, ask->key.hash, &space))) {
         idem_arena_emptied(ctx, space.unit);
         return false;
     }
-    claim->token = (uint64_t)now_ms << 16;
+    if (unlikely(ctx->v->rings != NULL))
+        idem_begin_push(ctx, ask, word_make(WORD_IN_PROGRESS, 0, 0, space.unit, space.generation), false);
+    claim->token = token;
     claim->place = home->place;
     if (reply != NULL) {
         reply->token = claim->token;
@@ -106,6 +113,36 @@ static void reset_claim(idem_claim *claim)
 {
     zero_small(claim, sizeof *claim);
     claim->size = sizeof *claim;
+}
+
+/* Ends an operation that has decided; decides anew if its attempt was not what it was any more when the disk had it. */
+static int settle(struct idem_op *op, int e, struct idem_ask *ask, const struct idem_found *first,
+                  const idem_request *request, idem_claim *claim, idem_reply *reply, int64_t *left_ms)
+{
+    struct idem_found found;
+    struct idem_store *store = op->store;
+    if (likely(op->ctx.ticket == 0))
+        return idem_leave(op, e);
+    e = idem_begin_settle(op, e, ask, first, claim, left_ms);
+    for (unsigned tries = 0; e == BEGIN_AGAIN && tries < SETTLE_TRIES; tries++) {
+        idem_reply_free(reply);
+        reset_claim(claim);
+        e = idem_enter(store, op);
+        if (e != IDEM_OK)
+            break;
+        e = idem_ask_prepare(op->ctx.v, request, ask);
+        e = e != IDEM_OK
+                ? idem_leave(op, e)
+                : idem_begin_settle(op, idem_decide(&op->ctx, ask, claim, reply, &found), ask, &found, claim, left_ms);
+    }
+    if (e == BEGIN_AGAIN)
+        e = idem_fail(IDEM_E_LOG_STALLED, "%s: a key that changes faster than the disk can follow", store->path);
+    if (e < 0) {
+        idem_reply_free(reply);
+        idem_reply_reset(reply);
+        reset_claim(claim);
+    }
+    return e;
 }
 
 /* Any request, one after another. */
@@ -123,9 +160,11 @@ static int begin_any(idem_store *store, const idem_request *request, idem_claim 
     if (unlikely(e != IDEM_OK))
         return e;
     e = idem_ask_prepare(op.ctx.v, request, &ask);
-    if (likely(e == IDEM_OK))
-        e = idem_decide(&op.ctx, &ask, claim, reply, &found);
-    return idem_leave(&op, e);
+    if (unlikely(e != IDEM_OK))
+        return idem_leave(&op, e);
+    int64_t left_ms = 0;
+    e = idem_decide(&op.ctx, &ask, claim, reply, &found);
+    return settle(&op, e, &ask, &found, request, claim, reply, &left_ms);
 }
 
 int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim, idem_reply *reply)
@@ -159,15 +198,29 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
         idem_leave(&op, IDEM_OK);
         return begin_any(store, request, claim, reply);
     }
-    if (likely(absent) && likely(claim_absent(ctx, &ask, &home, now_ms, claim, reply)))
-        return idem_leave_fast(&op, IDEM_CLAIMED);
+    struct idem_found found;
+    int64_t left_ms = 0;
+    ctx->ticket = 0;
+    if (likely(absent) && likely(claim_absent(ctx, &ask, &home, now_ms, claim, reply))) {
+        if (likely(ctx->ticket == 0))
+            return idem_leave_fast(&op, IDEM_CLAIMED);
+        return settle(&op, IDEM_CLAIMED, &ask, &found, request, claim, reply, &left_ms);
+    }
     idem_arena_leave(ctx);
     reset_claim(claim);
-    struct idem_found found;
-    return idem_leave(&op, idem_decide(ctx, &ask, claim, reply, &found));
+    int e = idem_decide(ctx, &ask, claim, reply, &found);
+    return settle(&op, e, &ask, &found, request, claim, reply, &left_ms);
 }
 
 #define GROUP 16u
+
+/* After a call that pushed for results[i]: it has to be looked at again when the disk has it. `reserved` says so until the call's end. */
+INLINE void note_pending(struct idem_ctx *ctx, idem_result *r, uint64_t before)
+{
+    r->reserved = ctx->ticket != 0;
+    if (ctx->ticket < before)
+        ctx->ticket = before;
+}
 
 /* Requests whose home buckets are on their way while the group before is claimed. */
 struct group {
@@ -221,11 +274,14 @@ static void decide_group(struct idem_ctx *ctx, struct group *g, idem_result *res
         idem_result *r = &results[i];
         clear_reply(&r->reply);
         struct idem_a64 *at = likely(absent[i]) ? idem_arena_peek(ctx, CLASS_CLAIMS, fresh_bytes(ask)) : NULL;
+        uint64_t before = ctx->ticket;
+        ctx->ticket = 0;
         if (likely(at != NULL)) {
             write_entry(ctx, ask, at);
             fill_claim(v, ask, &r->claim);
             if (likely(claim_absent(ctx, ask, &homes[i], now_ms, &r->claim, &r->reply))) {
                 r->verdict = IDEM_CLAIMED;
+                note_pending(ctx, r, before);
                 continue;
             }
         }
@@ -233,6 +289,7 @@ static void decide_group(struct idem_ctx *ctx, struct group *g, idem_result *res
         idem_arena_leave(ctx);
         reset_claim(&r->claim);
         r->verdict = g->verdicts[i] != IDEM_OK ? g->verdicts[i] : idem_decide(ctx, ask, &r->claim, &r->reply, &found);
+        note_pending(ctx, r, before);
     }
     idem_arena_leave(ctx);
 }
@@ -243,6 +300,39 @@ static void fail_all(idem_result *results, size_t n, int e)
         clear_reply(&results[i].reply);
         reset_claim(&results[i].claim);
         results[i].verdict = e;
+        results[i].reserved = 0;
+    }
+}
+
+/* One wait for all; then each is looked at by itself, which as a rule finds it on the disk. */
+static void settle_many(struct idem_op *op, const idem_request *requests, size_t n, idem_result *results)
+{
+    struct idem_store *store = op->store;
+    struct idem_attempt none = {UINT64_MAX, 0, 0};
+    int64_t left_ms = 0;
+    int e = idem_leave_durably(op, IDEM_OK, &none, &left_ms, NULL);
+    for (size_t i = 0; i < n; i++) {
+        idem_result *r = &results[i];
+        bool pending = r->reserved != 0, mine = r->verdict == IDEM_CLAIMED || r->verdict == IDEM_RECLAIMED;
+        r->reserved = 0;
+        if (!pending || r->verdict < 0)
+            continue;
+        int verdict = e;
+        if (e == IDEM_OK && mine) {
+            struct idem_attempt a = {r->claim.place, r->claim.token, r->claim.hash};
+            verdict = idem_settled(store, &a, &left_ms);
+            verdict = verdict == 1 ? r->verdict : verdict == 0 ? BEGIN_AGAIN : verdict;
+        } else if (e == IDEM_OK) {
+            verdict = BEGIN_AGAIN;
+        }
+        if (verdict < 0 && mine)
+            idem_abandon_quietly(store, &r->claim);
+        if (verdict < 0 || verdict == BEGIN_AGAIN) {
+            idem_reply_free(&r->reply);
+            clear_reply(&r->reply);
+            reset_claim(&r->claim);
+        }
+        r->verdict = verdict == BEGIN_AGAIN ? begin_any(store, &requests[i], &r->claim, &r->reply) : verdict;
     }
 }
 
@@ -281,6 +371,9 @@ int idem_begin_many(idem_store *store, const idem_request *requests, size_t n, i
             fail_all(results + from, g->n, IDEM_E_CORRUPT);
         from = next;
     }
-    idem_leave(&op, IDEM_OK);
+    if (unlikely(ctx->ticket != 0))
+        settle_many(&op, requests, n, results);
+    else
+        idem_leave(&op, IDEM_OK);
     return IDEM_OK;
 }

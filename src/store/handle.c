@@ -3,6 +3,8 @@
 
 #include "base/cancel.h"
 #include "base/point.h"
+#include "store/source.h"
+#include "wal/sync.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +21,12 @@
 #define LEASE_DEFAULT_MS 30000
 #define TOTAL_MAX_BYTES  (UINT64_C(1) << 37)
 
+#define FLUSH_DEFAULT_MS    50u
+#define LOG_WAIT_DEFAULT_MS 5000u
+#define FILE_DEFAULT_BYTES  (UINT64_C(64) << 20)
+#define RING_DEFAULT_REFS   2048u
+#define HAS_LOG_TRIES       4u
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct idem_store *handles;
 
@@ -32,10 +40,12 @@ static void before_fork(void)
     pthread_mutex_lock(&lock);
     urcu_bp_before_fork();
     idem_lane_before_fork(); /* after liburcu's locks: a thread in a read section may wait for this one */
+    idem_logs_before_fork();
 }
 
 static void after_fork_in_parent(void)
 {
+    idem_logs_after_fork(false);
     idem_lane_after_fork(false);
     urcu_bp_after_fork_parent();
     pthread_mutex_unlock(&lock);
@@ -43,12 +53,14 @@ static void after_fork_in_parent(void)
 
 static void after_fork_in_child(void)
 {
+    idem_logs_after_fork(true);
     idem_lane_after_fork(true);
     urcu_bp_after_fork_child();
     for (struct idem_store *s = handles; s != NULL; s = s->next) {
         close(s->view->process.fd);
         s->view->process.fd = -1;
         s->view->process.owner = 0;
+        store_relaxed(&s->view->pins, 1); /* relaxed: who waits for the disk is not in this process */
     }
     pthread_mutex_unlock(&lock);
 }
@@ -67,6 +79,43 @@ static int watch_forks(void)
     return IDEM_OK;
 }
 
+static int fill_log_options(idem_options *o)
+{
+    if (o->durability_claim > IDEM_DURABILITY_SYNC || o->durability_complete > IDEM_DURABILITY_SYNC)
+        return idem_fail(IDEM_E_INVALID, "options.durability_claim, durability_complete: unknown value");
+    if (o->wal_dir == NULL) {
+        if (o->durability_claim > IDEM_DURABILITY_NONE || o->durability_complete > IDEM_DURABILITY_NONE)
+            return idem_fail(IDEM_E_INVALID, "options.durability: async and sync need a log; set options.wal_dir");
+        return IDEM_OK;
+    }
+    if (o->wal_dir[0] != '/' || strlen(o->wal_dir) >= IDEM_WAL_DIR_BYTES)
+        return idem_fail(IDEM_E_INVALID, "options.wal_dir: an absolute path of at most %u bytes is wanted",
+                         IDEM_WAL_DIR_BYTES - 1);
+    if (o->durability_claim == IDEM_DURABILITY_DEFAULT)
+        o->durability_claim = IDEM_DURABILITY_ASYNC;
+    if (o->durability_complete == IDEM_DURABILITY_DEFAULT)
+        o->durability_complete = IDEM_DURABILITY_SYNC;
+    if (o->flush_interval_ms == 0)
+        o->flush_interval_ms = FLUSH_DEFAULT_MS;
+    if (o->log_wait_ms == 0)
+        o->log_wait_ms = LOG_WAIT_DEFAULT_MS;
+    if (o->wal_file_bytes == 0)
+        o->wal_file_bytes = FILE_DEFAULT_BYTES;
+    if (o->wal_ring_refs == 0)
+        o->wal_ring_refs = RING_DEFAULT_REFS;
+    if (o->flush_interval_ms > 10000)
+        return idem_fail(IDEM_E_INVALID, "options.flush_interval_ms: %u; 1 to 10000", o->flush_interval_ms);
+    if (o->log_wait_ms < 100 || o->log_wait_ms > 600000)
+        return idem_fail(IDEM_E_INVALID, "options.log_wait_ms: %u; 100 to 600000", o->log_wait_ms);
+    if (o->wal_file_bytes < 1 << 20 || o->wal_file_bytes > 1 << 30 || o->wal_file_bytes % 4096 != 0)
+        return idem_fail(IDEM_E_INVALID, "options.wal_file_bytes: %llu; 1 MiB to 1 GiB, in steps of 4096",
+                         (unsigned long long)o->wal_file_bytes);
+    if (o->wal_ring_refs < 64 || o->wal_ring_refs > 65536 || (o->wal_ring_refs & (o->wal_ring_refs - 1)) != 0)
+        return idem_fail(IDEM_E_INVALID, "options.wal_ring_refs: %llu; a power of two, 64 to 65536",
+                         (unsigned long long)o->wal_ring_refs);
+    return IDEM_OK;
+}
+
 static int fill_options(const idem_options *given, idem_options *o)
 {
     memset(o, 0, sizeof *o);
@@ -76,9 +125,6 @@ static int fill_options(const idem_options *given, idem_options *o)
         memcpy(o, given, given->size);
     }
     o->size = sizeof *o;
-    if (o->wal_dir != NULL || o->durability_claim > IDEM_DURABILITY_NONE ||
-        o->durability_complete > IDEM_DURABILITY_NONE)
-        return idem_fail(IDEM_E_INVALID, "options.wal_dir, durability: this library writes no log yet");
     if (o->keys == 0)
         o->keys = KEYS_DEFAULT;
     if (o->response_bytes == 0)
@@ -112,7 +158,44 @@ static int fill_options(const idem_options *given, idem_options *o)
                          IDEM_LANES_MAX);
     if (o->group < 0 || o->group > (INT64_C(1) << 32) - 1)
         return idem_fail(IDEM_E_INVALID, "options.group: %lld; a gid plus 1, or 0 for none", (long long)o->group);
+    return fill_log_options(o);
+}
+
+/* This process's part of the store's log. The handle's options become the log's, for a store that a reopen has to make of it. */
+static int attach_log(struct idem_store *s, struct idem_view *v)
+{
+    const char *wanted = s->options.wal_dir;
+    if (wanted != NULL && (v->rings == NULL || strcmp(wanted, v->log.wal_dir) != 0))
+        return idem_fail(IDEM_E_INVALID, "options.wal_dir: %s, but the store at %s %s%s", wanted, s->path,
+                         v->rings == NULL ? "has no log" : "has its log at ", v->rings == NULL ? "" : v->log.wal_dir);
+    if (v->rings == NULL)
+        return IDEM_OK;
+    struct idem_log_source source = idem_source_of(v);
+    struct idem_file_rec header;
+    idem_logdir_header(&v->fixed, &v->log, &header);
+    int e = idem_log_attach(v->log.wal_dir, v->root->log_control, &source, &header, v->log.flush_interval_ms,
+                            v->log.log_wait_ms, &v->wal);
+    if (e == IDEM_OK && (s->options.flags & IDEM_OPEN_NO_FLUSHER) == 0)
+        e = idem_log_flusher_start(v->wal);
+    if (e != IDEM_OK)
+        return e;
+    memcpy(s->wal_dir, v->log.wal_dir, sizeof s->wal_dir);
+    s->options.wal_dir = s->wal_dir;
+    s->options.durability_claim = v->log.durability_claim;
+    s->options.durability_complete = v->log.durability_complete;
+    s->options.flush_interval_ms = v->log.flush_interval_ms;
+    s->options.log_wait_ms = v->log.log_wait_ms;
+    s->options.wal_file_bytes = v->log.file_bytes;
+    s->options.wal_ring_refs = v->log.ring_refs;
     return IDEM_OK;
+}
+
+static void close_view(struct idem_view *v)
+{
+    if (v->wal != NULL)
+        idem_log_flusher_stop(v->wal);
+    idem_lane_forget(v);
+    idem_view_close(v);
 }
 
 int idem_exclusively(int (*fn)(void *ctx), void *ctx)
@@ -148,6 +231,26 @@ static int open_view(const char *path, const idem_options *o, struct idem_view *
     return e == IDEM_E_NO_STORE ? idem_view_open(path, o, view) : e;
 }
 
+/* Somebody who made a log there may have been faster, and died before his root was there. */
+static int open_logged_view(struct idem_store *s, const idem_options *o, struct idem_view **view)
+{
+    int e = IDEM_VIEW_HAS_LOG;
+    for (unsigned tries = 0; e == IDEM_VIEW_HAS_LOG && tries < HAS_LOG_TRIES; tries++)
+        e = open_view(s->path, o, view);
+    if (e == IDEM_VIEW_HAS_LOG)
+        return idem_fail(IDEM_E_LOG, "%s: a log that comes and goes; who else makes stores with it?", o->wal_dir);
+    if (e != IDEM_OK)
+        return e;
+    e = attach_log(s, *view);
+    if (e != IDEM_OK) {
+        int kept = errno;
+        close_view(*view);
+        *view = NULL;
+        errno = kept;
+    }
+    return e;
+}
+
 static int open_handle(const char *dir, const idem_options *options, idem_store **store)
 {
     if (store == NULL)
@@ -166,7 +269,7 @@ static int open_handle(const char *dir, const idem_options *options, idem_store 
     e = watch_forks();
     if (e == IDEM_OK) {
         store_relaxed(&s->fork_epoch, idem_fork_acknowledge()); /* relaxed: nobody else has the handle yet */
-        e = open_view(s->path, &s->options, &s->view);
+        e = open_logged_view(s, &s->options, &s->view);
     }
     if (e == IDEM_OK) {
         s->options.flags &= ~(uint32_t)IDEM_OPEN_EXCLUSIVE; /* it was about this open, not about a reopen */
@@ -202,8 +305,7 @@ void idem_close(idem_store *store)
             *at = store->next;
             break;
         }
-    idem_lane_forget(store->view);
-    idem_view_close(store->view);
+    close_view(store->view);
     pthread_mutex_unlock(&lock);
     idem_cancel_restore(cancel);
     free(store);
@@ -240,15 +342,14 @@ static int reopen(struct idem_store *s, enum trouble trouble)
     else if (s->options.flags & IDEM_OPEN_FAIL_STALE)
         return idem_fail(IDEM_E_STALE, "%s: the store was removed or replaced; close the handle and open it again",
                          s->path);
-    int e = open_view(s->path, &options, &fresh);
+    int e = open_logged_view(s, &options, &fresh);
     if (e == IDEM_E_NO_STORE)
         return idem_fail(IDEM_E_STALE, "%s: the store was removed and there is no new one yet", s->path);
     if (e != IDEM_OK)
         return e;
     rcu_assign_pointer(s->view, fresh); /* P10 release: the view is complete */
     urcu_bp_synchronize_rcu();
-    idem_lane_forget(old);
-    idem_view_close(old);
+    close_view(old);
     return IDEM_OK;
 }
 
@@ -273,6 +374,7 @@ int idem_enter(struct idem_store *s, struct idem_op *op)
     if (unlikely(s == NULL))
         return idem_fail(IDEM_E_INVALID, "store: NULL");
     op->store = s;
+    op->ctx.ticket = 0;
     for (;;) {
         if (unlikely(idem_fork_epoch() != load_relaxed(&s->fork_epoch))) { /* relaxed: see process.h */
             int e = slow_enter(s, FORKED);

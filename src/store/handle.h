@@ -22,6 +22,7 @@ struct idem_store {
     idem_options options;
     struct idem_store *next;
     char path[IDEM_PATH_MAX];
+    char wal_dir[IDEM_WAL_DIR_BYTES]; /* what options.wal_dir points to, if the store has a log */
 };
 
 struct idem_op {

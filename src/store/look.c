@@ -11,7 +11,8 @@
 
 #define LOOK_TRIES 100000u
 
-static int look_once(struct idem_ctx *ctx, const struct idem_index_key *k, idem_reply *reply, struct idem_room *room)
+static int look_once(struct idem_ctx *ctx, const struct idem_index_key *k, idem_reply *reply, struct idem_room *room,
+                     struct idem_attempt *attempt)
 {
     struct idem_found f;
     idem_reply_reset(reply);
@@ -24,6 +25,9 @@ static int look_once(struct idem_ctx *ctx, const struct idem_index_key *k, idem_
         return idem_fail(IDEM_E_NO_KEY, "no stored answer and no running attempt for this key");
     if (state == WORD_COMPLETED) {
         e = idem_reply_answer(ctx->v, &f, now_ms, reply, room);
+        if (e == IDEM_OK)
+            e = idem_durable_answer(ctx, &f);
+        *attempt = (struct idem_attempt){f.place, f.entry.token, k->hash};
         return e == IDEM_OK ? IDEM_REPLAY : e;
     }
     enum idem_lost_reason reason = idem_lost(ctx->v, &f, now_ms);
@@ -49,6 +53,7 @@ int idem_lookup(idem_store *store, const idem_key *key, idem_reply *reply)
     struct idem_index_key k;
     struct idem_room room = {NULL, 0, false};
     uint8_t framed[IDEM_KEY_MAX];
+    struct idem_attempt attempt = {0, 0, 0};
     int e = idem_reply_reset(reply);
     if (e == IDEM_OK)
         e = idem_enter(store, &op);
@@ -58,14 +63,22 @@ int idem_lookup(idem_store *store, const idem_key *key, idem_reply *reply)
     if (e == IDEM_OK) {
         e = 1;
         for (unsigned tries = 0; e == 1 && tries < LOOK_TRIES; tries++)
-            e = look_once(&op.ctx, &k, reply, &room);
+            e = look_once(&op.ctx, &k, reply, &room, &attempt);
         if (e == 1)
             e = idem_fail(IDEM_E_CORRUPT, "generation: a key's slot did not hold still; run idem verify");
     }
     if (e < 0)
         idem_reply_reset(reply);
     idem_room_settle(reply, &room);
-    return idem_leave(&op, e);
+    if (likely(op.ctx.ticket == 0) || e != IDEM_REPLAY)
+        return idem_leave(&op, e);
+    int64_t left_ms = 0; /* an answer never changes under its token: what was copied is what the disk has by then */
+    e = idem_leave_durably(&op, e, &attempt, &left_ms, NULL);
+    if (e < 0) {
+        idem_reply_free(reply);
+        idem_reply_reset(reply);
+    }
+    return e;
 }
 
 /* A story's bytes: scope and key in a row, then the mark. */
@@ -114,6 +127,11 @@ static bool tell(const struct idem_view *v, const struct idem_found *f, struct t
     s->expires_in_ms = idem_time_left(e->expiry_ms, now_ms);
     s->waiters = (f->word & WORD_WAITERS) != 0;
     s->lost_token = s->state == IDEM_STATE_LOST ? e->token : e->lost_token;
+    uint64_t logged = load_acquire(&e->at[4]); /* P12 acquire: the record it names is on the disk */
+    if (v->rings != NULL && log_word_says(logged, word_state(f->word))) {
+        s->log_position = log_word_position(logged);
+        s->log_state = idem_log_word_durable(v->root->log_control, logged, word_state(f->word)) ? 2 : 1;
+    }
     s->bucket = f->place / 8;
     s->distance = word_distance(f->word);
     bool completed = s->state == IDEM_STATE_COMPLETED;

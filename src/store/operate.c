@@ -45,8 +45,15 @@ static int act(struct idem_ctx *ctx, struct idem_found *f, enum action action, u
     }
     bool done = idem_index_hold(ctx, f) && idem_index_set_state(f, state);
     IDEM_POINT("operate.swapped");
+    if (done && ctx->v->rings != NULL && action == FORGET) /* in any case: its answer may be on its way to the disk */
+        idem_push(ctx, f->word,
+                  ctx->v->log.durability_complete > IDEM_DURABILITY_NONE ? ctx->v->log.durability_complete
+                                                                         : IDEM_DURABILITY_ASYNC);
+    else if (done && ctx->v->rings != NULL)
+        idem_push_state(ctx, f);
     if (done && action == FORGET)
-        idem_index_free(ctx, f, now_ms); /* if its token is of this very tick: the sweep will */
+        idem_index_free(ctx, f,
+                        now_ms); /* if its token is of this very tick, or it is not on the disk: the sweep will */
     idem_arena_leave(ctx);
     if (!done)
         return FINISH_CHANGED;
@@ -69,18 +76,30 @@ static int operate(idem_store *store, const idem_key *key, enum action action, u
     e = idem_key_prepare(op.ctx.v, key, framed, &k);
     if (e != IDEM_OK)
         return idem_leave(&op, e);
+    unsigned durability;
+    if (response != NULL)
+        e = idem_durability(op.ctx.v, response->durability, op.ctx.v->log.durability_complete, &durability);
+    if (e != IDEM_OK)
+        return idem_leave(&op, e);
+    struct idem_attempt attempt = {0, 0, k.hash};
     e = FINISH_CHANGED;
     for (unsigned tries = 0; e == FINISH_CHANGED && tries < FINISH_TRIES; tries++) {
         struct idem_found f;
         e = idem_index_find(&op.ctx, &k, &f, NULL);
-        if (e == FIND_PRESENT)
+        if (e == FIND_PRESENT) {
+            attempt.place = f.place;
+            attempt.token = f.entry.token;
             e = act(&op.ctx, &f, action, token, response);
-        else if (e == FIND_ABSENT)
+        } else if (e == FIND_ABSENT) {
             e = idem_fail(IDEM_E_NO_KEY, "no record of this key");
+        }
     }
     if (e == FINISH_CHANGED)
         e = idem_fail(IDEM_E_CORRUPT, "generation: a key's slot did not hold still; run idem verify");
-    return idem_leave(&op, e);
+    if (likely(op.ctx.ticket == 0))
+        return idem_leave(&op, e);
+    int64_t left_ms = 0;
+    return idem_leave_durably(&op, e, &attempt, &left_ms, NULL);
 }
 
 int idem_forget(idem_store *store, const idem_key *key)

@@ -59,7 +59,21 @@ static int succeed(struct idem_ctx *ctx, struct idem_found *f, const struct chan
     if (!swapped)
         idem_arena_emptied(ctx, space.unit);
     IDEM_POINT("renew.swapped");
+    if (swapped && ctx->v->rings != NULL && ctx->v->log.durability_claim > IDEM_DURABILITY_NONE) {
+        idem_push(ctx, word_make(WORD_IN_PROGRESS, 0, 0, space.unit, space.generation), ctx->v->log.durability_claim);
+        idem_supersede(&f->entry.at[4]);
+    }
     return swapped ? IDEM_OK : FINISH_CHANGED;
+}
+
+/* Waits for the disk if what was done has to be there. */
+static int leave(struct idem_op *op, int result, const idem_claim *claim)
+{
+    if (likely(op->ctx.ticket == 0))
+        return idem_leave(op, result);
+    struct idem_attempt a = {claim->place, claim->token, claim->hash};
+    int64_t left_ms = 0;
+    return idem_leave_durably(op, result, &a, &left_ms, NULL);
 }
 
 static int change_claim(idem_store *store, const idem_claim *claim, const struct change *c, enum idem_counter counter)
@@ -93,7 +107,7 @@ static int change_claim(idem_store *store, const idem_claim *claim, const struct
         idem_fail(e, "the store is full: the claim stands as it was, its lease too");
     else if (e == FINISH_CHANGED)
         e = idem_fail(IDEM_E_CORRUPT, "generation: a claim's slot did not hold still; run idem verify");
-    return idem_leave(&op, e);
+    return leave(&op, e, claim);
 }
 
 int idem_renew(idem_store *store, const idem_claim *claim, int64_t lease_ms)
@@ -133,6 +147,8 @@ static int abandon(struct idem_ctx *ctx, const idem_claim *claim, unsigned state
             return fenced(ctx, claim);
         bool done = idem_index_hold(ctx, &f) && idem_index_set_state(&f, state);
         IDEM_POINT("abandon.swapped");
+        if (done && ctx->v->rings != NULL)
+            idem_push_state(ctx, &f);
         idem_arena_leave(ctx);
         if (done) {
             idem_count(ctx, COUNT_ABANDONED);
@@ -150,7 +166,18 @@ int idem_abandon(idem_store *store, const idem_claim *claim, int why)
     int e = idem_enter(store, &op);
     if (e != IDEM_OK)
         return e;
-    return idem_leave(&op, abandon(&op.ctx, claim, why == IDEM_OUTCOME_UNKNOWN ? WORD_DECLARED : WORD_ABANDONED));
+    e = abandon(&op.ctx, claim, why == IDEM_OUTCOME_UNKNOWN ? WORD_DECLARED : WORD_ABANDONED);
+    return leave(&op, e, claim);
+}
+
+void idem_abandon_quietly(idem_store *store, const idem_claim *claim)
+{
+    struct idem_op op;
+    if (idem_enter(store, &op) != IDEM_OK)
+        return;
+    abandon(&op.ctx, claim, WORD_ABANDONED);
+    op.ctx.ticket = 0;
+    idem_leave(&op, IDEM_OK);
 }
 
 static int find(struct idem_ctx *ctx, const idem_key *key, uint64_t token, idem_claim *claim)

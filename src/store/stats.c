@@ -9,6 +9,7 @@
 #include "base/cancel.h"
 #include "index/bucket.h"
 #include "store/handle.h"
+#include "wal/sync.h"
 
 static void sum_lanes(const struct idem_view *v, uint64_t sums[IDEM_COUNTERS], uint32_t *used)
 {
@@ -20,6 +21,45 @@ static void sum_lanes(const struct idem_view *v, uint64_t sums[IDEM_COUNTERS], u
         for (unsigned c = 0; c < COUNT_END; c++)
             sums[c] += load_relaxed(&lane->counters[c]);
     }
+}
+
+static void look_at_log(const struct idem_view *v, idem_log_stats *l)
+{
+    const struct idem_a64 *c = v->root->log_control;
+    int64_t now_ms = idem_view_now_ms(v), due_ms = (int64_t)load_relaxed(&c[LOG_DUE_MS]);
+    uint64_t trouble = load_relaxed(&c[LOG_TROUBLE]);
+    l->present = 1;
+    l->trouble = (uint32_t)(trouble >> 32);
+    l->last_errno = (uint32_t)trouble;
+    l->epoch = (uint32_t)load_relaxed(&c[LOG_EPOCH]);
+    l->durability_claim = v->log.durability_claim;
+    l->durability_complete = v->log.durability_complete;
+    l->flush_interval_ms = v->log.flush_interval_ms;
+    l->log_wait_ms = v->log.log_wait_ms;
+    l->file_bytes = v->log.file_bytes;
+    l->files = (load_relaxed(&c[LOG_FILE]) & LOG_VALUE_MASK) - load_relaxed(&c[LOG_OLDEST]) + 1;
+    l->bytes_on_disk = load_relaxed(&c[LOG_DISK_BYTES]);
+    l->written = log_position_of(load_relaxed(&c[LOG_WRITTEN]));
+    l->durable = log_position_of(load_relaxed(&c[LOG_DURABLE]));
+    for (uint32_t i = 0; i < v->fixed.lanes_max; i++) {
+        l->queued += load_relaxed(&v->lanes[i].log_head) - (load_relaxed(&v->lanes[i].log_flushed) & RING_COUNT);
+        l->overflows += load_relaxed(&v->lanes[i].log_overflow);
+    }
+    l->walks = load_relaxed(&c[LOG_WALKS]);
+    l->batches = load_relaxed(&c[LOG_BATCHES]);
+    l->records = load_relaxed(&c[LOG_RECORDS]);
+    l->syncs = load_relaxed(&c[LOG_SYNCS]);
+    l->sync_failures = load_relaxed(&c[LOG_SYNC_FAILURES]);
+    l->poisoned_files = load_relaxed(&c[LOG_POISONED]);
+    l->waits = load_relaxed(&c[LOG_WAITS]);
+    l->stalls = load_relaxed(&c[LOG_STALLS]);
+    l->live_bytes = load_relaxed(&c[LOG_LIVE_BYTES]);
+    if (l->queued > 0 && due_ms != 0 && now_ms > due_ms - (int64_t)l->flush_interval_ms)
+        l->oldest_queued_ms = now_ms - due_ms + (int64_t)l->flush_interval_ms;
+    if (l->trouble == IDEM_LOG_FINE && l->oldest_queued_ms > (int64_t)l->log_wait_ms)
+        l->trouble = IDEM_LOG_STALLED;
+    for (unsigned i = 0; i < IDEM_LOG_FSYNC_BUCKETS; i++)
+        l->fsync_us[i] = load_relaxed(&c[LOG_FSYNC_US + i]);
 }
 
 static void look_at_regions(const struct idem_view *v, idem_stats_data *s)
@@ -112,6 +152,8 @@ int idem_stats(idem_store *store, idem_stats_data *s)
     s->lease_ms = v->fixed.lease_ms;
     s->when_full = v->fixed.when_full;
     s->created_wall_ms = v->fixed.created_ms;
+    if (v->rings != NULL)
+        look_at_log(v, &s->log);
     return idem_leave(&op, IDEM_OK);
 }
 
@@ -127,5 +169,13 @@ int idem_maintain(idem_store *store, int64_t budget_us)
     idem_process_reap(&op.ctx.v->process, &at, budget_us > 0 ? op.ctx.v->fixed.processes_max : 8);
     bool more = idem_sweep(&op.ctx, budget_us, 0);
     op.ctx.want_sweep = false;
-    return idem_leave(&op, more ? 1 : IDEM_OK);
+    struct idem_view *v = op.ctx.v;
+    if (v->wal == NULL)
+        return idem_leave(&op, more ? 1 : IDEM_OK);
+    idem_view_pin(v);
+    e = idem_leave(&op, more ? 1 : IDEM_OK);
+    if (e >= 0 && idem_log_tend(v->wal) == 1) /* what the log failed at is told by idem_stats() */
+        e = 1;
+    idem_view_unpin(v);
+    return e;
 }

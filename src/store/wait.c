@@ -34,6 +34,7 @@ int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms
     end_ms = timeout_ms > INT64_MAX - end_ms ? INT64_MAX : end_ms + timeout_ms;
     uint64_t waiting_for = 0;
     bool counted = false;
+    int64_t disk_ms = 0;
     for (;;) {
         struct idem_op op;
         struct idem_ask ask;
@@ -52,7 +53,17 @@ int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms
             ask.wait_token = waiting_for;
         e = idem_decide(&op.ctx, &ask, claim, r, &f);
         if (e != IDEM_IN_PROGRESS) {
-            e = idem_leave(&op, e);
+            e = idem_begin_settle(&op, e, &ask, &f, claim, &disk_ms);
+            if (e == BEGIN_AGAIN) {
+                idem_reply_free(r);
+                continue;
+            }
+            if (e < 0) {
+                idem_reply_free(r);
+                idem_reply_reset(r);
+                memset(claim, 0, sizeof *claim);
+                claim->size = sizeof *claim;
+            }
             break;
         }
         int64_t left_ms = end_ms - idem_clock_raw_ms();

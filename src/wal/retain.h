@@ -14,15 +14,25 @@
 
 #include "wal/leader.h"
 
+/* The leader (batch.c) fills in what has come to be durable; retain.c decides. */
 struct idem_retain {
     uint64_t oldest, newest; /* file numbers */
-    uint64_t cut;            /* position: a walk is under way up to it; 0: none */
-    uint64_t cursor;         /* of the walk; a new leader begins at 0 */
-    uint64_t live_bytes;     /* counted by the last complete walk */
+    uint64_t cut;            /* position: a walk up to it is wanted, or under way; 0: none. Set by retain.c */
+    uint64_t walked;         /* the cut of the last walk that came to its end and is durable. Set by the leader */
+    uint64_t live_bytes;     /* counted by that walk. Set by the leader */
+    uint64_t say;  /* a REC_RETAIN with this number is to be written; 0: none. Set by retain.c, cleared by the leader */
+    uint64_t said; /* the number of the last one that is durable. Set by the leader */
+    bool saying;   /* it is in this batch. The leader's own */
+    /* retain.c's own */
+    uint64_t target; /* the file that begins at cut */
+    uint64_t looked; /* file whose newest expiry is known; 0: none */
+    int64_t looked_expiry_ms;
 };
+
+struct idem_lead;
 
 /* By the leader, after a batch. A slice of at most budget_us. Starts a walk when the log is over four files and the last walk's live bytes
    are under half of it, or nothing is known of them. Outcomes: IDEM_OK, 1: more to do. Errors: IDEM_E_LOG (nothing was deleted). */
-int idem_retain_step(struct idem_log *log, struct idem_retain *r, int64_t budget_us);
+int idem_retain_step(struct idem_lead *lead, struct idem_retain *r, int64_t budget_us);
 
 #endif

@@ -24,6 +24,7 @@
 #define IDEM_WAL_RING_H
 
 #include "base/atomic.h"
+#include "wal/format.h"
 
 #define REF_SYNC UINT64_C(8)
 #define REF_MASK (~UINT64_C(0x7ff8))
@@ -42,27 +43,89 @@ struct idem_ring {
 };
 #define RING_COUNT ((UINT64_C(1) << 48) - 1)
 
-/* Words of root->log_control, by index. Who changes them: L the leader of the present epoch, A anyone by CAS. */
+/*
+ * Words of root->log_control, by index. Who changes them: L the leader, A anyone by CAS.
+ * Those marked E are epoch (16, high) | value (48), and are changed by CAS from a word with the leader's own epoch: one that was succeeded
+ * (its words were sealed with the next epoch) changes none of them any more. Positions are counted in grains there.
+ */
 enum idem_log_control {
     LOG_EPOCH = 0,   /* A: raised by one by who succeeds a leader that lives; stays at 65535: then no more succession */
-    LOG_DURABLE = 1, /* L: epoch (16) | position in grains (48). Raised before any lane's flushed. */
-    LOG_ASSIGNED = 2, /* L: position up to which log words may name positions; raised before the first does */
-    LOG_WRITTEN = 3,  /* L: position up to which the present file was written by a complete batch */
-    LOG_SYNCING =
-        4, /* L: file number, from before a sync until after it succeeded. Set where no sync runs: that file is poisoned. */
-    LOG_FILE = 5, /* L: present file, 0: none yet */
+    LOG_DURABLE = 1, /* L, E: all below this position is on the disk. Raised before any lane's flushed. */
+    LOG_ASSIGNED = 2, /* L, E: position below which bytes may have been written; raised before they are */
+    LOG_WRITTEN = 3,  /* L, E: position up to which the present file was written by a complete batch */
+    LOG_SYNCING = 4,  /* L, E: file number, from before a sync until after it succeeded. Set where no sync runs: that
+                         file is poisoned. */
+    LOG_FILE = 5,     /* L, E: present file */
     LOG_CEILING_MS =
         6, /* L: no token may be stamped past it without asking for a batch; durable in the log before it is raised */
     LOG_WAKE = 7,         /* L: counts batches and failures; the futex word of those who wait */
     LOG_WAITERS = 8,      /* A: somebody waits since the last wake */
     LOG_WALK_WANTED = 9,  /* A: raised by one: an entry without a reference may exist */
     LOG_WALK_DONE = 10,   /* L: the value of WANTED before the last walk that is durable */
-    LOG_PROGRESS_MS = 11, /* L: raw clock at the last step of a batch: how a stall is seen */
+    LOG_PROGRESS_MS = 11, /* L: store ms at the last step of a batch: how a stall is seen */
     LOG_TROUBLE = 12,     /* L: enum idem_log_trouble (32, high) | errno */
-    LOG_DUE_MS = 13,      /* A: raw clock at which the oldest unflushed push wants a batch; 0: nothing waits */
+    LOG_DUE_MS = 13,      /* A: store ms at which the oldest unflushed push wants a batch; 0: nothing waits */
     LOG_KEEP_FROM = 14,   /* oldest position that a relay of events still needs; 0: none */
-    LOG_CONTROL_WORDS = 16
+    LOG_DRAINED_MS =
+        15, /* L: store ms before which every reference was pushed that is not in a ring any more: how old one can be */
+    /* Figures, and what one leader tells the next. */
+    LOG_OLDEST = 16,     /* oldest file that is needed */
+    LOG_EXPIRY_MS = 17,  /* newest expiry in the present file */
+    LOG_LIVE_BYTES = 18, /* of records still needed, by the last walk */
+    LOG_DISK_BYTES = 19, /* of all files */
+    LOG_BATCHES = 20,
+    LOG_RECORDS = 21,
+    LOG_SYNCS = 22,
+    LOG_SYNC_FAILURES = 23,
+    LOG_POISONED = 24,
+    LOG_WAITS = 25,
+    LOG_STALLS = 26,
+    LOG_WALKS = 27,
+    LOG_FSYNC_US = 32, /* 24 words */
+    LOG_CONTROL_WORDS = 64
 };
+#define LOG_VALUE_MASK ((UINT64_C(1) << 48) - 1)
+static inline uint64_t log_epoch_word(unsigned epoch, uint64_t value)
+{
+    return (uint64_t)epoch << 48 | (value & LOG_VALUE_MASK);
+}
+static inline uint64_t log_position_word(unsigned epoch, uint64_t position)
+{
+    return log_epoch_word(epoch, position / IDEM_WAL_GRAIN);
+}
+static inline uint64_t log_position_of(uint64_t word)
+{
+    return (word & LOG_VALUE_MASK) * IDEM_WAL_GRAIN;
+}
+
+/* For a store that nobody has opened yet: the log ends at `end`, all of it durable, in file `file`. */
+static inline void idem_log_control_begin(struct idem_a64 *control, unsigned epoch, uint64_t end, uint64_t file,
+                                          int64_t ceiling_ms)
+{
+    /* relaxed: published with the root */
+    store_relaxed(&control[LOG_EPOCH], epoch);                            /* relaxed: as above */
+    store_relaxed(&control[LOG_DURABLE], log_position_word(epoch, end));  /* relaxed: as above */
+    store_relaxed(&control[LOG_ASSIGNED], log_position_word(epoch, end)); /* relaxed: as above */
+    store_relaxed(&control[LOG_WRITTEN], log_position_word(epoch, end));  /* relaxed: as above */
+    store_relaxed(&control[LOG_SYNCING], log_epoch_word(epoch, 0));       /* relaxed: as above */
+    store_relaxed(&control[LOG_FILE], log_epoch_word(epoch, file));       /* relaxed: as above */
+    store_relaxed(&control[LOG_CEILING_MS], (uint64_t)ceiling_ms);        /* relaxed: as above */
+    store_relaxed(&control[LOG_OLDEST], file);                            /* relaxed: as above */
+}
+
+/* Is an entry's log word about its state, and its record on the disk? */
+static inline bool idem_log_word_durable(const struct idem_a64 *control, uint64_t word, unsigned state)
+{
+    return log_word_says(word, state) &&
+           /* P12 acquire: the sync came before */
+           log_word_position(word) < log_position_of(load_acquire(&control[LOG_DURABLE]));
+}
+
+/* An entry without a reference may exist: the index has to be walked. */
+void idem_log_want_walk(struct idem_a64 *control);
+
+/* Something has ended, well or badly: all who wait look again. */
+void idem_log_wake(struct idem_a64 *control);
 
 /* The only thing on the hot path. Returns the ticket: what flushed must reach; 0: no room, overflow was set (the caller asks for a walk, and
    if it needs sync, makes room by leading a batch first). relaxed: the cell, released by head; one load of flushed, which moves once a batch. */

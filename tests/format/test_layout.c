@@ -24,7 +24,7 @@
 #define AT(type, field, offset) CHECK_IS(offsetof(struct type, field), offset)
 #define SIZE(type, bytes)       CHECK_IS(sizeof(struct type), bytes)
 
-static void shared_structs_lie_where_layout_1_0_says(void **state)
+static void shared_structs_lie_where_layout_1_1_says(void **state)
 {
     (void)state;
     SIZE(idem_root_const, 448);
@@ -48,13 +48,25 @@ static void shared_structs_lie_where_layout_1_0_says(void **state)
     AT(idem_root_const, secret, 152);
     AT(idem_root_const, reserved, 344);
     AT(idem_root_const, checksum, 440);
-    SIZE(idem_root_shm, 608);
+    SIZE(idem_root_shm, 2080);
     AT(idem_root_shm, magic, 0);
     AT(idem_root_shm, dead, 8);
     AT(idem_root_shm, generations, 16);
     AT(idem_root_shm, lanes_high, 24);
     AT(idem_root_shm, fixed, 32);
     AT(idem_root_shm, log_control, 480);
+    AT(idem_root_shm, log, 992);
+    SIZE(idem_log_const, 1088);
+    AT(idem_log_const, instance, 0);
+    AT(idem_log_const, durability_claim, 16);
+    AT(idem_log_const, durability_complete, 20);
+    AT(idem_log_const, flush_interval_ms, 24);
+    AT(idem_log_const, log_wait_ms, 28);
+    AT(idem_log_const, file_bytes, 32);
+    AT(idem_log_const, ring_refs, 40);
+    AT(idem_log_const, floor_ms, 48);
+    AT(idem_log_const, wal_dir, 56);
+    AT(idem_log_const, checksum, 1080);
     SIZE(idem_process_shm, 64);
     AT(idem_process_shm, incarnation, 0);
     AT(idem_process_shm, pid, 8);
@@ -70,6 +82,7 @@ static void shared_structs_lie_where_layout_1_0_says(void **state)
     AT(idem_lane_shm, log_head, 24);
     AT(idem_lane_shm, log_flushed, 32);
     AT(idem_lane_shm, sweep_at, 40);
+    AT(idem_lane_shm, log_overflow, 48);
     AT(idem_lane_shm, chunks, 64);
     AT(idem_lane_shm, counters, 352);
     SIZE(idem_generation_const, 128);
@@ -107,11 +120,11 @@ static void shared_structs_lie_where_layout_1_0_says(void **state)
     AT(idem_chunk_shm, emptied, 8);
 }
 
-static void fixed_numbers_are_those_of_layout_1_0(void **state)
+static void fixed_numbers_are_those_of_layout_1_1(void **state)
 {
     (void)state;
     CHECK_IS(IDEM_LAYOUT_MAJOR, 1);
-    CHECK_IS(IDEM_LAYOUT_MINOR, 0);
+    CHECK_IS(IDEM_LAYOUT_MINOR, 1);
     CHECK_IS(IDEM_ROOT_MAGIC, 0x31746f6f726d6469);
     CHECK_IS(IDEM_GENERATION_MAGIC, 0x316e65676d656469);
     CHECK_IS(IDEM_BUCKET_SLOTS, 7);
@@ -336,8 +349,8 @@ static void what_the_library_writes_is_read_by_hand(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shared_structs_lie_where_layout_1_0_says),
-        cmocka_unit_test(fixed_numbers_are_those_of_layout_1_0),
+        cmocka_unit_test(shared_structs_lie_where_layout_1_1_says),
+        cmocka_unit_test(fixed_numbers_are_those_of_layout_1_1),
         cmocka_unit_test(what_the_library_writes_is_read_by_hand),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);

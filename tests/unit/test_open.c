@@ -303,7 +303,7 @@ static void newer_layout(struct idem_root_const *f)
 }
 static void newer_feature(struct idem_root_const *f)
 {
-    f->features_required = 1;
+    f->features_required = 2;
 }
 static void newer_option(struct idem_root_const *f)
 {

@@ -1,0 +1,531 @@
+/*
+ * wal/batch.c - one batch: collecting, writing, syncing, acknowledging. See leader.h for the invariants, docs/wal.md for the steps.
+ *
+ * Collecting goes over the rings in passes. What a reference names may have been superseded, or its region recycled: then the reference
+ * of what came after it was pushed before we looked, and the next pass finds it. A reference that was dropped leaves its ring only with a batch
+ * whose next pass has come to its end: so what leaves a ring is on the disk, or what came after it is.
+ *
+ * If we die here: before log.durable nothing was acknowledged and no entry names these bytes; after it, what is still in a ring is found on record
+ * by its word, or written once more.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/error.h"
+#include "base/point.h"
+#include "wal/lead.h"
+
+#define BATCH_BYTES    (UINT64_C(1) << 20) /* a batch ends when this much is there; one record may be larger */
+#define SCRATCH_BYTES  (UINT64_C(64) << 10)
+#define CEILING_MS     60000
+#define CEILING_LOW_MS 20000
+#define CAREFUL_MS     10000 /* a region has 65,535 lives; not in this time */
+#define PASSES         8u
+#define SEEN           8192u
+#define WALK_BUCKETS   64u
+#define WALK_US        2000
+
+/* ------------------------------------------------------------------ room */
+
+static int grow(void *at_pointer, uint64_t *room, uint64_t want, size_t each)
+{
+    void *old, *more;
+    memcpy(&old, at_pointer, sizeof old);
+    uint64_t next = *room == 0 ? 64 : *room;
+    while (next < want)
+        next *= 2;
+    more = realloc(old, next * each);
+    if (more == NULL)
+        return idem_fail(IDEM_E_MEMORY, "no memory for a batch of the log");
+    memcpy(at_pointer, &more, sizeof more);
+    *room = next;
+    return IDEM_OK;
+}
+
+static int grow_notes(struct idem_lead *lead)
+{
+    uint64_t room = lead->note_room;
+    int e = lead->note_count < lead->note_room ? IDEM_OK : grow(&lead->notes, &room, room + 1, sizeof *lead->notes);
+    lead->note_room = room;
+    return e;
+}
+
+/* ------------------------------------------------------------------ before */
+
+static bool seal_word(struct idem_lead *lead, enum idem_log_control i)
+{
+    struct idem_a64 *at = &lead->log->control[i];
+    uint64_t seen = load_acquire(at); /* P12 acquire: what the leader before has done */
+    while (seen >> 48 < lead->epoch)
+        if (cas_acq_rel(at, &seen, log_epoch_word(lead->epoch, seen))) /* P12 acq_rel: as above */
+            return true;
+    return seen >> 48 == lead->epoch;
+}
+
+/* Every word that a leader changes carries our epoch before any is read: one that was succeeded changes nothing any more. */
+static int seal(struct idem_lead *lead)
+{
+    struct idem_log *log = lead->log;
+    uint32_t n = log->source.lanes(log->source.ctx), room = lead->lane_room;
+    if (n > room) {
+        uint64_t want = room;
+        int e = grow(&lead->lanes, &want, n, sizeof *lead->lanes);
+        if (e != IDEM_OK)
+            return e;
+        memset(lead->lanes + room, 0, (want - room) * sizeof *lead->lanes);
+        lead->lane_room = (uint32_t)want;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        struct idem_lead_lane *l = &lead->lanes[i];
+        log->source.lane(log->source.ctx, i, &l->ring);
+        if (!idem_ring_seal(&l->ring, lead->epoch, &l->sealed))
+            return LEAD_OVER;
+        l->at = l->sealed & RING_COUNT;
+    }
+    lead->lane_count = n;
+    if (!seal_word(lead, LOG_DURABLE) || !seal_word(lead, LOG_ASSIGNED) || !seal_word(lead, LOG_WRITTEN) ||
+        !seal_word(lead, LOG_SYNCING) || !seal_word(lead, LOG_FILE))
+        return LEAD_OVER;
+    IDEM_POINT("log.sealed");
+    return IDEM_OK;
+}
+
+static int ours(struct idem_lead *lead)
+{
+    int e = idem_log_ours(&lead->dir, lead->log->header.uuid, lead->log->header.instance);
+    lead->broken |= e != IDEM_OK;
+    return e;
+}
+
+/* Who died between publishing and pushing, or sleeps there, left an entry without a reference. Asked once for each head. */
+static void look_for_sleepers(struct idem_lead *lead)
+{
+    struct idem_log *log = lead->log;
+    for (uint32_t i = 0; i < lead->lane_count; i++) {
+        struct idem_lead_lane *l = &lead->lanes[i];
+        uint64_t head = idem_ring_head(&l->ring);
+        if (head != l->seen_head || l->seen_ms == 0) {
+            l->seen_head = head;
+            l->seen_ms = lead->collected_ms;
+            l->asked = false;
+            continue;
+        }
+        if (l->asked || lead->collected_ms - l->seen_ms < 2 * (int64_t)log->interval_ms)
+            continue;
+        if (log->source.life(log->source.ctx, i) != LANE_LIVES) {
+            l->asked = true;
+            idem_log_want_walk(log->control);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ collecting */
+
+/* Was this entry recorded in this batch already, in this state or a later one? Else it is from now on. A collision forgets: then it is
+   written twice, which does no harm. */
+static bool seen_before(struct idem_lead *lead, uint64_t word)
+{
+    uint64_t entry = word & ~UINT64_C(0x7fff), *at = &lead->seen[entry * UINT64_C(0x9E3779B97F4A7C15) >> 51];
+    _Static_assert(SEEN == 1u << 13, "the shift above");
+    if ((*at & ~UINT64_C(7)) == entry && idem_rec_phase(*at & 7) >= idem_rec_phase(word & 7))
+        return true;
+    *at = entry | (word & 7);
+    return false;
+}
+
+/* Adds a record. Outcomes: IDEM_OK; 1: no room in this batch. Errors: IDEM_E_MEMORY. */
+static int add_record(struct idem_lead *lead, struct idem_rec *r, const uint64_t *note)
+{
+    uint64_t n = idem_rec_bytes(r);
+    if (n == 0)
+        return idem_fail(IDEM_E_CORRUPT, "a record of the log can't be encoded; run idem verify");
+    if (lead->records > 0 && lead->used + n > lead->limit)
+        return 1;
+    int e = lead->used + n <= lead->room ? IDEM_OK : grow(&lead->bytes, &lead->room, lead->used + n, 1);
+    if (e == IDEM_OK && note != NULL)
+        e = grow_notes(lead);
+    if (e != IDEM_OK)
+        return e;
+    r->position = lead->used; /* from the batch's beginning; encoded when that is known */
+    if (note != NULL)
+        lead->notes[lead->note_count++] = (struct idem_lead_note){{note[0], note[1]}, lead->used};
+    r->position += idem_lead_position(lead, LOG_WRITTEN);
+    lead->used += idem_rec_encode(r, lead->file.salt, lead->bytes + lead->used);
+    lead->records++;
+    if (r->kind != REC_RETAIN && r->expiry_ms > lead->expiry_ms)
+        lead->expiry_ms = r->expiry_ms;
+    return IDEM_OK;
+}
+
+/* One reference. Outcomes: IDEM_OK, 1: no room. *dropped: it was. */
+static int add_reference(struct idem_lead *lead, uint64_t ref, uint64_t cut, bool careful, bool *dropped)
+{
+    const struct idem_log_source *s = &lead->log->source;
+    struct idem_take t;
+    memset(&t, 0, sizeof t);
+    t.scratch = lead->scratch;
+    t.room = lead->scratch_room;
+    t.strict = lead->strict;
+    t.careful = careful;
+    t.cut = cut;
+    *dropped = false;
+    enum idem_taken taken = s->take(s->ctx, ref, &t);
+    if (taken == TAKEN_TOO_BIG) {
+        int e = grow(&lead->scratch, &lead->scratch_room, t.need, 1);
+        if (e != IDEM_OK)
+            return e;
+        t.scratch = lead->scratch;
+        t.room = lead->scratch_room;
+        taken = s->take(s->ctx, ref, &t);
+    }
+    *dropped = taken == TAKEN_DROPPED;
+    if (taken != TAKEN_RECORD)
+        return IDEM_OK;
+    if (seen_before(lead, t.note[0]))
+        return IDEM_OK;
+    int e = add_record(lead, &t.rec, t.note);
+    if (e != IDEM_OK)
+        lead->seen[(t.note[0] & ~UINT64_C(0x7fff)) * UINT64_C(0x9E3779B97F4A7C15) >> 51] = 0;
+    return e;
+}
+
+/* All that is in the rings now. */
+static int one_pass(struct idem_lead *lead, bool careful, bool *dropped_any)
+{
+    *dropped_any = false;
+    for (uint32_t i = 0; i < lead->lane_count; i++)
+        lead->lanes[i].dropped = UINT64_MAX;
+    for (uint32_t i = 0; i < lead->lane_count; i++) {
+        struct idem_lead_lane *l = &lead->lanes[i];
+        uint64_t head = idem_ring_head(&l->ring), flushed = l->sealed & RING_COUNT;
+        if (head - flushed > l->ring.mask + 1) /* damaged; what a walk finds is written all the same */
+            head = l->at = flushed;
+        for (; l->at < head; l->at++) {
+            bool dropped;
+            /* relaxed: released by head, and stays until flushed has passed it */
+            int e = add_reference(lead, load_relaxed(&l->ring.cells[l->at & l->ring.mask]), 0, careful, &dropped);
+            if (e == 1)
+                lead->full = true;
+            if (e != IDEM_OK)
+                return e;
+            if (dropped && l->dropped == UINT64_MAX)
+                l->dropped = l->at;
+            *dropped_any |= dropped;
+        }
+    }
+    return IDEM_OK;
+}
+
+static int collect(struct idem_lead *lead)
+{
+    struct idem_log *log = lead->log;
+    /* relaxed: a time, written by a leader before us */
+    bool careful = lead->collected_ms - (int64_t)load_relaxed(&log->control[LOG_DRAINED_MS]) > CAREFUL_MS;
+    bool dropped = true;
+    int e = IDEM_OK;
+    for (unsigned pass = 0; pass < PASSES && dropped && e == IDEM_OK; pass++) {
+        lead->strict = pass > 0;
+        e = one_pass(lead, careful, &dropped);
+    }
+    lead->strict = true;                              /* the walk's */
+    for (uint32_t i = 0; i < lead->lane_count; i++) { /* dropped, and not followed by a whole pass: it stays */
+        struct idem_lead_lane *l = &lead->lanes[i];
+        if (l->dropped < l->at) {
+            l->at = l->dropped;
+            lead->full = true;
+        }
+    }
+    return e == 1 ? IDEM_OK : e;
+}
+
+static int64_t monotonic_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* A slice of the walk that is wanted, or that retention wants. What a slice finds counts when the batch is durable. */
+static int walk_slice(struct idem_lead *lead)
+{
+    struct idem_log *log = lead->log;
+    const struct idem_log_source *s = &log->source;
+    uint64_t wanted = load_acquire(&log->control[LOG_WALK_WANTED]); /* P12 acquire: what it is for */
+    uint64_t done = load_relaxed(&log->control[LOG_WALK_DONE]);     /* relaxed: a walk too many does no harm */
+    if (!lead->walking) {
+        if (wanted == done && lead->retain.cut == 0)
+            return IDEM_OK;
+        lead->walking = true;
+        lead->walk_wanted = wanted;
+        lead->walk_cut = lead->retain.cut;
+        lead->walk_cursor = lead->walk_live = 0;
+    }
+    int64_t end_us = monotonic_us() + WALK_US;
+    while (!lead->full && monotonic_us() < end_us) {
+        uint64_t ref, at = lead->walk_cursor, live = lead->walk_live;
+        bool dropped;
+        if (!s->walk(s->ctx, &lead->walk_cursor, lead->walk_cut, WALK_BUCKETS, &ref, &lead->walk_live)) {
+            lead->walk_ended = true;
+            return IDEM_OK;
+        }
+        int e = ref == 0 ? IDEM_OK : add_reference(lead, ref, lead->walk_cut, true, &dropped);
+        if (e == 1) {
+            lead->full = true;
+            lead->walk_cursor = at;
+            lead->walk_live = live;
+        } else if (e != IDEM_OK) {
+            return e;
+        }
+    }
+    return IDEM_OK;
+}
+
+/* ------------------------------------------------------------------ writing */
+
+static int fail_file(struct idem_lead *lead, const char *what)
+{
+    char name[IDEM_LOG_NAME_BYTES];
+    idem_log_file_name(lead->file.number, name);
+    return idem_log_fail(&lead->dir, name, what);
+}
+
+static int write_batch(struct idem_lead *lead, uint64_t position, int64_t ceiling_ms)
+{
+    struct idem_log *log = lead->log;
+    struct idem_batch_rec b = {
+        .epoch = lead->epoch,
+        .position = position,
+        .durable = idem_lead_position(lead, LOG_DURABLE),
+        .bytes = (uint32_t)lead->used,
+        .records = lead->records,
+        .ceiling_ms = ceiling_ms,
+    };
+    log->source.now(log->source.ctx, &b.store_ms, &b.wall_ms);
+    idem_batch_encode(&b, lead->file.salt, lead->bytes);
+    uint64_t end = position + lead->used;
+    if (!idem_lead_set(lead, LOG_ASSIGNED, end / IDEM_WAL_GRAIN))
+        return LEAD_OVER;
+    IDEM_POINT("log.assigned");
+    uint64_t expiry = load_relaxed(&log->control[LOG_EXPIRY_MS]); /* relaxed: a leader's own */
+    if ((int64_t)expiry < lead->expiry_ms)
+        store_relaxed(&log->control[LOG_EXPIRY_MS], (uint64_t)lead->expiry_ms); /* relaxed: as above */
+    if (idem_io_write(lead->fd, lead->bytes, lead->used, IDEM_WAL_HEADER_BYTES + (position - lead->file.base)) != 0)
+        return fail_file(lead, "write");
+    IDEM_POINT("log.written");
+    return idem_lead_set(lead, LOG_WRITTEN, end / IDEM_WAL_GRAIN) ? IDEM_OK : LEAD_OVER;
+}
+
+static int sync_file(struct idem_lead *lead)
+{
+    if (idem_lead_value(lead, LOG_SYNCING) == lead->file.number) /* nobody knows what became of that sync */
+        return idem_fail(IDEM_E_LOG, "%s: file %llu is given up: a sync of it did not end", lead->log->path,
+                         (unsigned long long)lead->file.number);
+    if (!idem_lead_set(lead, LOG_SYNCING, lead->file.number))
+        return LEAD_OVER;
+    IDEM_POINT("log.syncing");
+    idem_lead_progress(lead);
+    int64_t began_us = monotonic_us();
+    if (!IDEM_FAULT("log.no_fdatasync") && idem_io->fdatasync(lead->fd) != 0) {
+        int e = fail_file(lead, "fdatasync");
+        idem_lead_count(lead, LOG_SYNC_FAILURES, 1);
+        if (IDEM_FAULT("log.same_file"))
+            idem_lead_set(lead, LOG_SYNCING, 0);
+        return e;
+    }
+    IDEM_POINT("log.synced");
+    uint64_t us = (uint64_t)(monotonic_us() - began_us);
+    unsigned bucket = 0;
+    while (bucket + 1 < IDEM_LOG_FSYNC_BUCKETS && us >= UINT64_C(1) << (bucket + 4))
+        bucket++;
+    idem_lead_count(lead, LOG_FSYNC_US + bucket, 1);
+    idem_lead_count(lead, LOG_SYNCS, 1);
+    return IDEM_OK;
+}
+
+/* ------------------------------------------------------------------ after */
+
+static void raise_word(struct idem_a64 *at, uint64_t value)
+{
+    uint64_t seen = load_relaxed(at);                      /* relaxed: the CAS decides */
+    while (seen < value && !cas_acq_rel(at, &seen, value)) /* P12 release: what it stands for is durable */
+        ;
+}
+
+static int acknowledge(struct idem_lead *lead, uint64_t position, int64_t ceiling_ms)
+{
+    struct idem_log *log = lead->log;
+    if (lead->used > 0) {
+        if (!idem_lead_set(lead, LOG_DURABLE, (position + lead->used) / IDEM_WAL_GRAIN) ||
+            !idem_lead_set(lead, LOG_SYNCING, 0))
+            return LEAD_OVER;
+        IDEM_POINT("log.durable");
+        raise_word(&log->control[LOG_CEILING_MS], (uint64_t)ceiling_ms);
+        for (size_t i = 0; i < lead->note_count; i++)
+            log->source.note(log->source.ctx, lead->notes[i].note, position + lead->notes[i].position);
+        IDEM_POINT("log.noted");
+    }
+    for (uint32_t i = 0; i < lead->lane_count; i++) {
+        struct idem_lead_lane *l = &lead->lanes[i];
+        if (l->at == (l->sealed & RING_COUNT))
+            continue;
+        if (!idem_ring_flushed(&l->ring, l->sealed, l->at))
+            return LEAD_OVER;
+        l->sealed = (l->sealed & ~RING_COUNT) | l->at;
+    }
+    IDEM_POINT("log.flushed");
+    if (lead->walk_ended) {
+        raise_word(&log->control[LOG_WALK_DONE], lead->walk_wanted);
+        store_relaxed(&log->control[LOG_LIVE_BYTES], lead->walk_live); /* relaxed: a figure */
+        lead->retain.walked = lead->walk_cut;
+        lead->retain.live_bytes = lead->walk_live;
+        lead->walking = false;
+        idem_lead_count(lead, LOG_WALKS, 1);
+    }
+    if (lead->retain.say != 0 && lead->retain.saying) {
+        lead->retain.said = lead->retain.say;
+        lead->retain.say = 0;
+    }
+    if (!lead->full)
+        store_relaxed(&log->control[LOG_DRAINED_MS], (uint64_t)lead->collected_ms); /* relaxed: a time */
+    idem_lead_count(lead, LOG_RECORDS, lead->records);
+    if (lead->used > 0)
+        idem_lead_count(lead, LOG_BATCHES, 1);
+    idem_log_wake(log->control);
+    IDEM_POINT("log.woken");
+    return IDEM_OK;
+}
+
+/* Wants a batch at `at_ms`, unless one is wanted earlier. */
+static void set_due(struct idem_log *log, int64_t at_ms)
+{
+    uint64_t none = 0;
+    cas_relaxed(&log->control[LOG_DUE_MS], &none, (uint64_t)at_ms); /* relaxed: a time; who pushed has pushed before */
+}
+
+/* A push that saw the old time, while we set it to none, has nobody else to notice it. */
+static void look_again(struct idem_lead *lead)
+{
+    struct idem_log *log = lead->log;
+    bool left = lead->full;
+    for (uint32_t i = 0; i < lead->lane_count && !left; i++)
+        left = idem_ring_head(&lead->lanes[i].ring) != lead->lanes[i].at;
+    if (left)
+        set_due(log, idem_log_now_ms(log) + (lead->full ? 0 : log->interval_ms));
+}
+
+static void tell_trouble(struct idem_lead *lead, int e)
+{
+    struct idem_a64 *at = &lead->log->control[LOG_TROUBLE];
+    int kept = errno;
+    uint64_t kind = e == IDEM_OK                                              ? IDEM_LOG_FINE
+                    : e == IDEM_E_LOG_SPACE                                   ? IDEM_LOG_NO_SPACE
+                    : lead->broken                                            ? IDEM_LOG_REMOVED
+                    : idem_lead_value(lead, LOG_SYNCING) == lead->file.number ? IDEM_LOG_POISONED
+                                                                              : IDEM_LOG_FAILED;
+    uint64_t word = kind == IDEM_LOG_FINE ? load_relaxed(at) & UINT32_MAX /* relaxed: a figure; the last errno stays */
+                                          : kind << 32 | (uint32_t)kept;
+    if (load_relaxed(at) != word) /* relaxed: as above */
+        store_relaxed(at, word);  /* relaxed: as above */
+    errno = kept;
+}
+
+static int retain_record(struct idem_lead *lead)
+{
+    lead->retain.saying = false;
+    if (lead->retain.say == 0 || lead->full)
+        return IDEM_OK;
+    struct idem_rec r = {.kind = REC_RETAIN, .token = lead->retain.say};
+    int e = add_record(lead, &r, NULL);
+    lead->retain.saying = e == IDEM_OK;
+    return e == 1 ? IDEM_OK : e;
+}
+
+static int batch(struct idem_lead *lead)
+{
+    struct idem_log *log = lead->log;
+    lead->collected_ms = idem_log_now_ms(log);
+    idem_lead_progress(lead);
+    int e = log->source.ready(log->source.ctx);
+    if (e == IDEM_OK)
+        e = seal(lead);
+    if (e == IDEM_OK)
+        e = ours(lead);
+    if (e == IDEM_OK)
+        e = idem_lead_file(lead, IDEM_WAL_BATCH_BYTES);
+    if (e == IDEM_OK && lead->seen == NULL && (lead->seen = malloc(SEEN * sizeof *lead->seen)) == NULL)
+        e = idem_fail(IDEM_E_MEMORY, "no memory for a leader of the log");
+    if (e == IDEM_OK && lead->scratch_room == 0)
+        e = grow(&lead->scratch, &lead->scratch_room, SCRATCH_BYTES, 1);
+    if (e == IDEM_OK && lead->room == 0)
+        e = grow(&lead->bytes, &lead->room, SCRATCH_BYTES, 1);
+    if (e != IDEM_OK)
+        return e;
+    IDEM_POINT("log.ready");
+    uint64_t position = idem_lead_position(lead, LOG_WRITTEN);
+    uint64_t left = lead->file.bytes - IDEM_WAL_HEADER_BYTES - (position - lead->file.base);
+    lead->limit = left < BATCH_BYTES ? left : BATCH_BYTES;
+    lead->used = IDEM_WAL_BATCH_BYTES;
+    lead->records = 0;
+    lead->note_count = 0;
+    lead->expiry_ms = 0;
+    lead->full = lead->walk_ended = false;
+    memset(lead->seen, 0, SEEN * sizeof *lead->seen);
+    store_relaxed(&log->control[LOG_DUE_MS], 0); /* relaxed: look_again() finds who missed it */
+    e = collect(lead);
+    look_for_sleepers(lead);
+    if (e == IDEM_OK)
+        e = walk_slice(lead);
+    if (e == IDEM_OK)
+        e = retain_record(lead);
+    if (e != IDEM_OK)
+        return e;
+    /* relaxed: it only grows */
+    int64_t ceiling_ms = (int64_t)load_relaxed(&log->control[LOG_CEILING_MS]), low_ms = ceiling_ms - CEILING_LOW_MS;
+    if (ceiling_ms < lead->collected_ms + CEILING_MS)
+        ceiling_ms = lead->collected_ms + CEILING_MS;
+    if (lead->records == 0 && lead->collected_ms < low_ms)
+        lead->used = 0;      /* nothing to write; references that needed no record leave their rings */
+    if (lead->used > left) { /* one record that is larger than what is left: it begins a file of its own */
+        lead->full = true;
+        lead->walking = false;
+        e = idem_lead_new_file(lead, lead->used);
+        return e == IDEM_OK ? 1 : e;
+    }
+    if (lead->used > 0) {
+        bool early = IDEM_FAULT("log.ack_early");
+        if (early && (e = acknowledge(lead, position, ceiling_ms)) != IDEM_OK)
+            return e;
+        e = write_batch(lead, position, ceiling_ms);
+        if (e == IDEM_OK)
+            e = sync_file(lead);
+        if (e == IDEM_OK)
+            e = ours(lead);
+        if (e != IDEM_OK)
+            return e;
+    }
+    e = acknowledge(lead, position, ceiling_ms);
+    if (e == IDEM_OK && (lead->full || lead->walking))
+        e = 1;
+    return e;
+}
+
+int idem_log_batch(struct idem_lead *lead)
+{
+    int e = batch(lead);
+    int kept = errno;
+    idem_lead_progress(lead);
+    if (e < 0 || e == LEAD_OVER) {
+        lead->walking = false; /* what its slices found may not be on the disk */
+        set_due(lead->log, idem_log_now_ms(lead->log));
+        idem_log_wake(lead->log->control);
+    } else {
+        look_again(lead);
+    }
+    errno = kept;
+    if (e == LEAD_OVER)
+        return 1;
+    tell_trouble(lead, e < 0 ? e : IDEM_OK);
+    return e;
+}

@@ -1,0 +1,259 @@
+/*
+ * wal/sync.c - see sync.h.
+ *
+ * If we die here: a flag in WAITERS is left, the next wake makes one needless system call; a due time is left, any other process's flusher sees it.
+ */
+#include "wal/sync.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/futex.h"
+#include "base/point.h"
+#include "wal/lead.h"
+
+#define SLEEP_MAX_MS   100
+#define PATROL_MS      1000
+#define RETRY_FIRST_MS 10
+#define RETRY_MAX_MS   1000
+#define STACK_BYTES    (UINT64_C(256) << 10)
+#define ATTEMPTS       2u /* the second one makes a new file */
+
+/* How long the leader has stood still, as seen by one that waits. */
+struct watch {
+    uint64_t progress;
+    int64_t since_ms;
+    bool looked;
+};
+
+static bool stands_still(struct idem_log *log, struct watch *w, int64_t now_ms)
+{
+    uint64_t progress = load_relaxed(&log->control[LOG_PROGRESS_MS]); /* relaxed: a time */
+    if (!w->looked || progress != w->progress) {
+        *w = (struct watch){progress, now_ms, true};
+        return false;
+    }
+    return now_ms - w->since_ms >= log->wait_ms / 2;
+}
+
+/* What a wait is for. */
+struct want {
+    const struct idem_ring *ring; /* NULL: all */
+    uint64_t ticket;
+    uint64_t *heads; /* all: one a lane */
+    uint32_t lanes;
+    uint64_t walk;
+};
+
+static bool ring_reached(const struct idem_ring *r, uint64_t ticket)
+{
+    return (load_acquire(r->flushed) & RING_COUNT) >= ticket; /* P12 acquire: the record is durable, the word says so */
+}
+
+static bool reached(struct idem_log *log, const struct want *w)
+{
+    if (w->ring != NULL)
+        return ring_reached(w->ring, w->ticket);
+    for (uint32_t i = 0; i < w->lanes; i++) {
+        struct idem_ring r;
+        log->source.lane(log->source.ctx, i, &r);
+        if (!ring_reached(&r, w->heads[i]))
+            return false;
+    }
+    return load_acquire(&log->control[LOG_WALK_DONE]) >= w->walk; /* P12 acquire: what it found is durable */
+}
+
+/* Leads one batch. Outcomes: IDEM_OK, 1: somebody else leads. Errors: the batch's. */
+static int lead_one(struct idem_log *log, bool steal)
+{
+    struct idem_lead *lead;
+    int e = idem_log_elect(log, steal, &lead);
+    if (e != IDEM_OK)
+        return e;
+    e = idem_log_batch(lead);
+    int kept = errno;
+    idem_log_resign(lead);
+    errno = kept;
+    return e == 1 ? IDEM_OK : e;
+}
+
+static int wait_for(struct idem_log *log, const struct want *want, int64_t timeout_ms)
+{
+    if (timeout_ms <= 0)
+        timeout_ms = log->wait_ms;
+    int64_t began_ms = idem_log_now_ms(log), now_ms = began_ms;
+    struct watch watch = {0, 0, false};
+    unsigned failed = 0;
+    add_relaxed(&log->control[LOG_WAITS], 1); /* relaxed: a figure */
+    while (!reached(log, want)) {
+        uint64_t wake =
+            load_seq_cst(&log->control[LOG_WAKE]); /* P12 seq_cst: before we look whether there is a leader */
+        bool steal = stands_still(log, &watch, now_ms);
+        int e = lead_one(log, steal);
+        if (steal)
+            watch.looked = false;
+        if (e < 0 && (++failed >= ATTEMPTS || (e != IDEM_E_LOG && e != IDEM_E_LOG_SPACE)))
+            return e;
+        if (reached(log, want))
+            break;
+        now_ms = idem_log_now_ms(log);
+        if (now_ms - began_ms >= timeout_ms)
+            return idem_fail(IDEM_E_LOG_STALLED,
+                             "%s: the log made no progress within %lld ms; its leader is stopped, or its disk is slow",
+                             log->path, (long long)timeout_ms);
+        if (e != 1)
+            continue;
+        store_seq_cst(&log->control[LOG_WAITERS], 1); /* P12 seq_cst: then the futex compares the count */
+        IDEM_POINT("log.waits");
+        int64_t left_ms = timeout_ms - (now_ms - began_ms);
+        idem_futex_wait(&log->control[LOG_WAKE], wake, left_ms < SLEEP_MAX_MS ? left_ms : SLEEP_MAX_MS);
+        now_ms = idem_log_now_ms(log);
+    }
+    return IDEM_OK;
+}
+
+int idem_log_wait(struct idem_log *log, const struct idem_ring *ring, uint64_t ticket, int64_t timeout_ms)
+{
+    struct want want = {.ring = ring, .ticket = ticket};
+    return wait_for(log, &want, timeout_ms);
+}
+
+int idem_log_wait_all(struct idem_log *log, int64_t timeout_ms)
+{
+    struct want want = {.lanes = log->source.lanes(log->source.ctx)};
+    want.heads = calloc(want.lanes + 1, sizeof *want.heads);
+    if (want.heads == NULL)
+        return idem_fail(IDEM_E_MEMORY, "no memory for a look at %u queues", want.lanes);
+    want.walk = load_acquire(&log->control[LOG_WALK_WANTED]); /* P12 acquire: who raised it had published */
+    for (uint32_t i = 0; i < want.lanes; i++) {
+        struct idem_ring r;
+        log->source.lane(log->source.ctx, i, &r);
+        want.heads[i] = idem_ring_head(&r);
+    }
+    int e = wait_for(log, &want, timeout_ms);
+    free(want.heads);
+    return e;
+}
+
+/* ------------------------------------------------------------------ the flusher */
+
+static bool overdue(struct idem_log *log, int64_t now_ms)
+{
+    uint64_t due = load_relaxed(&log->control[LOG_DUE_MS]); /* relaxed: a time */
+    return due != 0 && now_ms >= (int64_t)due;
+}
+
+int idem_log_tend(struct idem_log *log)
+{
+    if (!overdue(log, idem_log_now_ms(log)))
+        return IDEM_OK;
+    struct idem_lead *lead;
+    int e = idem_log_elect(log, false, &lead);
+    if (e != IDEM_OK)
+        return e == 1 ? IDEM_OK : e;
+    e = idem_log_batch(lead);
+    int kept = errno;
+    idem_log_resign(lead);
+    errno = kept;
+    return e;
+}
+
+void idem_log_ask(struct idem_log *log, bool soon)
+{
+    uint64_t none = 0;
+    int64_t now_ms = idem_log_now_ms(log);
+    /* relaxed: a time */
+    cas_relaxed(&log->control[LOG_DUE_MS], &none, (uint64_t)(now_ms + (soon ? 0 : log->interval_ms)));
+    if (!soon)
+        return;
+    store_relaxed(&log->control[LOG_DUE_MS], (uint64_t)now_ms); /* relaxed: as above */
+    store_release(&log->kick, 1);                               /* P12 release: the push came before */
+    idem_futex_wake_all(&log->kick);
+}
+
+/* What no due time tells of: a lane whose owner died or sleeps between publishing and pushing; a push that nobody was asked to write. */
+static bool patrol(struct idem_log *log)
+{
+    uint32_t n = log->source.lanes(log->source.ctx);
+    for (uint32_t i = 0; i < n; i++) {
+        struct idem_ring r;
+        log->source.lane(log->source.ctx, i, &r);
+        if (!ring_reached(&r, idem_ring_head(&r)) || log->source.life(log->source.ctx, i) != LANE_LIVES)
+            return true;
+    }
+    /* relaxed: asked again soon */
+    return load_relaxed(&log->control[LOG_WALK_WANTED]) != load_relaxed(&log->control[LOG_WALK_DONE]);
+}
+
+static void *flush(void *arg)
+{
+    struct idem_log *log = arg;
+    struct watch watch = {0, 0, false};
+    int64_t retry_ms = RETRY_FIRST_MS, patrolled_ms = idem_log_now_ms(log);
+    /* P12 acquire: with stop's release */
+    while (load_acquire(&log->stop) == 0) {
+        int64_t now_ms = idem_log_now_ms(log), sleep_ms = log->interval_ms;
+        if (now_ms - patrolled_ms >= PATROL_MS) {
+            patrolled_ms = now_ms;
+            if (patrol(log))
+                idem_log_ask(log, false);
+        }
+        uint64_t due = load_relaxed(&log->control[LOG_DUE_MS]); /* relaxed: a time */
+        store_relaxed(&log->kick, 0);                           /* relaxed: what it was for is looked at next */
+        if (overdue(log, now_ms)) {
+            int e = lead_one(log, stands_still(log, &watch, now_ms));
+            if (e == IDEM_OK) {
+                watch.looked = false;
+                retry_ms = RETRY_FIRST_MS;
+                continue; /* perhaps there is more */
+            }
+            if (e < 0) {
+                sleep_ms = retry_ms;
+                retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
+            }
+        } else {
+            watch.looked = false;
+            if (due != 0 && (int64_t)due - now_ms < sleep_ms)
+                sleep_ms = (int64_t)due - now_ms;
+        }
+        /* P12 acquire: as above */
+        if (load_acquire(&log->stop) == 0)
+            idem_futex_wait(&log->kick, 0, sleep_ms > 0 ? sleep_ms : 1);
+    }
+    return NULL;
+}
+
+int idem_log_flusher_start(struct idem_log *log)
+{
+    pthread_attr_t attributes;
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int r = pthread_create(&log->thread, &attributes, flush, log);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attributes);
+    if (r != 0) {
+        errno = r;
+        return idem_fail_errno("pthread_create: no thread for the log");
+    }
+    log->flushing = true;
+    return IDEM_OK;
+}
+
+void idem_log_flusher_stop(struct idem_log *log)
+{
+    if (!log->flushing)
+        return;
+    store_release(&log->stop, 1); /* P12 release: nothing more is pushed through this handle */
+    store_release(&log->kick, 1); /* P12 release: as above */
+    idem_futex_wake_all(&log->kick);
+    pthread_join(log->thread, NULL);
+    log->flushing = false;
+    if (load_relaxed(&log->control[LOG_DUE_MS]) != 0) /* relaxed: a time */
+        lead_one(log, false);
+}
