@@ -19,6 +19,9 @@
 
 #define HOLD_WAIT_MS 10000
 #define AGAIN_TRIES  4u
+#define FILE_LEAST   (UINT64_C(1) << 20)
+#define FILE_MOST    (UINT64_C(1) << 30)
+#define LARGER_TRIES 4u
 #define AWAY_MOST_MS (INT64_C(30) * 86400000)
 #define FLUSH_MS     50u
 #define LOG_WAIT_MS  5000u
@@ -179,7 +182,8 @@ static void set_options(struct rebuild *b)
     o->durability_complete = o->durability_complete != 0 ? o->durability_complete : IDEM_DURABILITY_SYNC;
     o->flush_interval_ms = o->flush_interval_ms != 0 ? o->flush_interval_ms : FLUSH_MS;
     o->log_wait_ms = o->log_wait_ms != 0 ? o->log_wait_ms : LOG_WAIT_MS;
-    o->wal_file_bytes = o->wal_file_bytes != 0 ? o->wal_file_bytes : f->bytes;
+    if (o->wal_file_bytes == 0) /* the log's own, but not that of a file that was made for one large answer */
+        o->wal_file_bytes = f->bytes < FILE_LEAST ? FILE_LEAST : f->bytes > FILE_MOST ? FILE_MOST : f->bytes;
     o->wal_ring_refs = o->wal_ring_refs != 0 ? o->wal_ring_refs : RING_REFS;
     b->as.file_bytes = o->wal_file_bytes;
     b->d.group = f->group != 0 ? (gid_t)(f->group - 1) : (gid_t)-1;
@@ -213,13 +217,27 @@ static int take(void *ctx, const struct idem_rec *r, uint64_t file)
     return e;
 }
 
-static int build(struct rebuild *b)
+static void give_up(struct rebuild *b)
 {
-    memcpy(b->again.uuid, b->s.newest.uuid, sizeof b->again.uuid);
-    memcpy(b->again.secret, b->s.newest.secret, sizeof b->again.secret);
+    int kept = errno;
+    if (b->v != NULL) {
+        idem_lane_forget(b->v);
+        idem_view_close(b->v);
+        b->v = NULL;
+    }
+    if (b->root_name[0] != '\0')
+        idem_create_discard(b->dir_fd, b->root_name);
+    b->root_name[0] = '\0';
+    errno = kept;
+}
+
+static int build_once(struct rebuild *b)
+{
     int e = idem_create_hidden(b->path, &b->options, &b->again, b->dir_fd, b->root_name);
-    if (e != IDEM_OK)
+    if (e != IDEM_OK) {
+        b->root_name[0] = '\0';
         return e;
+    }
     e = idem_attach_hidden(b->path, b->root_name, &b->options, &b->v);
     if (e == IDEM_OK)
         e = idem_replay_begin(b->replay, b->v, b->as.store_ms, salvaging(b) ? 0 : b->s.proven);
@@ -227,6 +245,23 @@ static int build(struct rebuild *b)
         e = read_log(b, take, b, b->r);
     if (e == IDEM_OK)
         e = idem_replay_settle(b->replay, b->r);
+    return e;
+}
+
+/* A store that was filled to the brim need not fit a second time: what lies where is another story each time. */
+static int build(struct rebuild *b)
+{
+    int e = IDEM_E_FULL;
+    memcpy(b->again.uuid, b->s.newest.uuid, sizeof b->again.uuid);
+    memcpy(b->again.secret, b->s.newest.secret, sizeof b->again.secret);
+    for (unsigned tries = 0; e == IDEM_E_FULL && tries < LARGER_TRIES; tries++) {
+        if (tries > 0) {
+            give_up(b);
+            b->options.keys += b->options.keys / 4 + 16;
+            idem_say(b->r, "%s; made for %llu keys instead", idem_fail_text(), (unsigned long long)b->options.keys);
+        }
+        e = build_once(b);
+    }
     return e;
 }
 
@@ -243,13 +278,22 @@ static int seal(struct rebuild *b)
 static void set_control(struct rebuild *b)
 {
     struct idem_a64 *c = b->v->root->log_control;
-    /* relaxed below: published by the root's rename */
-    store_relaxed(&c[LOG_EPOCH], 1);                                                    /* relaxed: as above */
-    store_relaxed(&c[LOG_DURABLE], UINT64_C(1) << 48 | b->sealed.end / IDEM_WAL_GRAIN); /* relaxed: as above */
-    store_relaxed(&c[LOG_ASSIGNED], b->sealed.end);                                     /* relaxed: as above */
-    store_relaxed(&c[LOG_WRITTEN], b->sealed.end);                                      /* relaxed: as above */
-    store_relaxed(&c[LOG_FILE], b->sealed.number);                                      /* relaxed: as above */
-    store_relaxed(&c[LOG_CEILING_MS], (uint64_t)b->sealed.ceiling_ms);                  /* relaxed: as above */
+    uint64_t *numbers, bytes = 0;
+    size_t n;
+    idem_log_control_begin(c, 0, b->sealed.end, b->sealed.number, b->sealed.ceiling_ms);
+    store_relaxed(&c[LOG_OLDEST], b->sealed.oldest);                 /* relaxed: published by the root's rename */
+    store_relaxed(&c[LOG_EXPIRY_MS], (uint64_t)b->sealed.expiry_ms); /* relaxed: as above */
+    if (idem_log_list(&b->d, &numbers, &n) != IDEM_OK)
+        return; /* a figure is missing */
+    for (size_t i = 0; i < n; i++) {
+        char name[IDEM_LOG_NAME_BYTES];
+        struct stat st;
+        idem_log_file_name(numbers[i], name);
+        if (numbers[i] >= b->sealed.oldest && idem_io->stat_at(b->d.fd, name, &st) == 0)
+            bytes += (uint64_t)st.st_size;
+    }
+    free(numbers);
+    store_relaxed(&c[LOG_DISK_BYTES], bytes); /* relaxed: as above */
 }
 
 /* What REC_RETAIN said may go, and what salvage has made useless. Not being able to is no failure: the next one tries again. */
@@ -299,16 +343,14 @@ static int rebuild_once(struct rebuild *b)
         IDEM_POINT("recover.visible");
         delete_old(b);
     }
-    int kept = errno;
-    if (b->v != NULL) {
-        idem_lane_forget(b->v);
-        idem_view_close(b->v);
-        b->v = NULL;
+    if (e != IDEM_OK) {
+        give_up(b);
+        return e;
     }
-    if (e != IDEM_OK && b->root_name[0] != '\0')
-        idem_create_discard(b->dir_fd, b->root_name);
-    errno = kept;
-    return e;
+    idem_lane_forget(b->v);
+    idem_view_close(b->v);
+    b->v = NULL;
+    return IDEM_OK;
 }
 
 static void say_away(struct rebuild *b)

@@ -259,6 +259,40 @@ static void what_is_refused_stays_as_it_was(void *place)
     hand_close(&l);
 }
 
+/* What the old one held must come back, also if it fits no more. */
+static void a_store_that_is_too_small_is_made_larger(void **state)
+{
+    (void)state;
+    const char *place = support_dir();
+    struct hand_log l;
+    struct heard h;
+    char log[200], dir[200], key[16];
+    CHECK_IS(mkdir(place, 0700), 0);
+    snprintf(log, sizeof log, "%s/l", place);
+    snprintf(dir, sizeof dir, "%s/s", place);
+    CHECK_IS(mkdir(log, 0700), 0);
+    hand_open(&l, log);
+    l.f.bytes = 4 << 20;
+    l.f.keys = 1000;
+    l.f.response_bytes = 400;
+    hand_file(&l, true);
+    char body[500];
+    memset(body, 'x', sizeof body - 1);
+    body[sizeof body - 1] = 0;
+    for (unsigned i = 0; i < 1900; i++) {
+        snprintf(key, sizeof key, "key-%u", i);
+        hand_add(&l, hand_answer(&l, key, ((uint64_t)LOG_T0 << 16) + i, body));
+        if (i % 100 == 99)
+            hand_flush(&l, true);
+    }
+    idem_recovery r = recovery_of(&l, dir, &h);
+    CHECK_IS(idem_recover(&r), IDEM_OK);
+    CHECK_IS(r.keys, 1900);
+    CHECK(strstr(h.text, "keys instead") != NULL);
+    support_verify(dir);
+    hand_close(&l);
+}
+
 static void no_log_is_no_store(void **state)
 {
     (void)state;
@@ -393,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_a_store_comes_back),
         cmocka_unit_test(test_killed_anywhere),
         cmocka_unit_test(test_what_is_refused_stays_as_it_was),
+        cmocka_unit_test(a_store_that_is_too_small_is_made_larger),
         cmocka_unit_test(no_log_is_no_store),
         cmocka_unit_test(progress_may_end_it_and_nothing_is_left),
         cmocka_unit_test(a_fenced_writer_makes_the_next_file),
