@@ -288,7 +288,7 @@ static void every_named_point_of_the_sources_has_killed_somebody(void **state)
     (void)state;
     unsigned missing = 0;
     for (int p = 0; p < crash_points(); p++)
-        if (crash_kills(p) == 0) {
+        if (crash_kills(p) == 0 && !crash_point_of_log(p)) {
             print_error("nobody was killed at %s: it needs a scene in tests/support/scenes_*.c\n", crash_point_name(p));
             missing++;
         }

@@ -51,6 +51,12 @@ static void take_names(char *text)
     }
 }
 
+bool crash_elsewhere(int point)
+{
+    const char *name = crash_point_name(point);
+    return strncmp(name, "log.", 4) == 0 || strncmp(name, "recover.", 8) == 0 || strncmp(name, "retain.", 7) == 0;
+}
+
 static int take_file(const char *path, const struct stat *st, int type, struct FTW *walk)
 {
     (void)walk;
@@ -94,6 +100,15 @@ int crash_points(void)
 const char *crash_point_name(int point)
 {
     return point >= 0 && point < names_n ? names[point] : "(none)";
+}
+
+bool crash_point_of_log(int point)
+{
+    static const char *const rooms[] = {"log.", "recover.", "retain."};
+    for (unsigned i = 0; i < sizeof rooms / sizeof rooms[0]; i++)
+        if (strncmp(crash_point_name(point), rooms[i], strlen(rooms[i])) == 0)
+            return true;
+    return false;
 }
 
 int crash_point(const char *name)

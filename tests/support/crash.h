@@ -13,7 +13,7 @@
 
 #include "support/support.h"
 
-#define CRASH_POINTS_MAX 96
+#define CRASH_POINTS_MAX 160
 #define CRASH_TRACE_MAX  2048
 #define CRASH_VICTIMS    4
 
@@ -25,6 +25,10 @@ void crash_end_all(void);
 int crash_points(void); /* how many named points src/ has */
 const char *crash_point_name(int point);
 int crash_point(const char *name); /* its number; -1: no such point */
+/* The scenes' stores have no log: who dies at points of the log, of recovery and of old files is tests/crash/test_wal_*.c's business. */
+bool crash_elsewhere(int point);
+/* A step of the log or of recovery: crash/test_wal_kill.c and unit/test_recover.c are for those. */
+bool crash_point_of_log(int point);
 
 enum crash_deed { CRASH_KILL, CRASH_STOP };
 
