@@ -104,7 +104,7 @@ const char *crash_point_name(int point)
 
 bool crash_point_of_log(int point)
 {
-    static const char *const rooms[] = {"log.", "recover.", "retain."};
+    static const char *const rooms[] = {"log.", "recover.", "retain.", "create.log", "destroy.log"};
     for (unsigned i = 0; i < sizeof rooms / sizeof rooms[0]; i++)
         if (strncmp(crash_point_name(point), rooms[i], strlen(rooms[i])) == 0)
             return true;
