@@ -26,6 +26,7 @@
 #define SEEN           8192u
 #define WALK_BUCKETS   64u
 #define WALK_US        2000
+#define RETAIN_US      2000
 
 /* ------------------------------------------------------------------ room */
 
@@ -511,6 +512,17 @@ static int batch(struct idem_lead *lead)
     return e;
 }
 
+/* Old files. What it can't do now is done later: the batch stands, the trouble is told. Its next step wants another batch soon. */
+static void retain(struct idem_lead *lead)
+{
+    int kept = errno, e = idem_retain_step(lead, &lead->retain, RETAIN_US);
+    if (e < 0)
+        tell_trouble(lead, e);
+    else if (e == 1)
+        set_due(lead->log, idem_log_now_ms(lead->log));
+    errno = kept;
+}
+
 int idem_log_batch(struct idem_lead *lead)
 {
     int e = batch(lead);
@@ -527,5 +539,7 @@ int idem_log_batch(struct idem_lead *lead)
     if (e == LEAD_OVER)
         return 1;
     tell_trouble(lead, e < 0 ? e : IDEM_OK);
+    if (e >= 0)
+        retain(lead);
     return e;
 }

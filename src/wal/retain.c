@@ -108,13 +108,17 @@ static int find_unexpired(struct idem_lead *lead, struct idem_retain *r, int64_t
 /* Over four files, and more than twice what lives: what lives in the old ones is pushed anew. */
 static int want_walk(struct idem_lead *lead, struct idem_retain *r)
 {
-    struct idem_file_rec f;
     if (r->newest - r->oldest + 1 <= FILES_LEAST)
         return IDEM_OK;
-    int e = header_of(lead, r->oldest, &f);
-    if (e != IDEM_OK)
-        return e;
-    uint64_t used = idem_lead_position(lead, LOG_WRITTEN) - f.base;
+    if (r->based != r->oldest) {
+        struct idem_file_rec f;
+        int e = header_of(lead, r->oldest, &f);
+        if (e != IDEM_OK)
+            return e;
+        r->based = r->oldest;
+        r->base = f.base;
+    }
+    uint64_t used = idem_lead_position(lead, LOG_WRITTEN) - r->base;
     /* relaxed: a figure of the last walk, whoever made it; it may be far too small, then there is one walk too many */
     uint64_t live = load_relaxed(&lead->log->control[LOG_LIVE_BYTES]);
     if (used <= 2 * live + 2 * lead->log->header.bytes)

@@ -24,8 +24,9 @@ struct idem_retain {
     uint64_t said; /* the number of the last one that is durable. Set by the leader */
     bool saying;   /* it is in this batch. The leader's own */
     /* retain.c's own */
-    uint64_t target; /* the file that begins at cut */
-    uint64_t looked; /* file whose newest expiry is known; 0: none */
+    uint64_t target;      /* the file that begins at cut */
+    uint64_t based, base; /* file whose base is known; 0: none */
+    uint64_t looked;      /* file whose newest expiry is known; 0: none */
     int64_t looked_expiry_ms;
 };
 
