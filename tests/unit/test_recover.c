@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "recover/scan.h"
+#include "segment/layout.h"
 
 struct heard {
     unsigned n;
@@ -380,6 +381,116 @@ static void a_fenced_writer_makes_the_next_file(void **state)
     hand_close(&l);
 }
 
+/* ------------------------------------------------------------------ with a living store */
+
+static idem_options logged(const char *log)
+{
+    idem_options o = support_options(1000);
+    o.wal_dir = log;
+    o.wal_file_bytes = 1 << 20;
+    o.durability_claim = IDEM_DURABILITY_SYNC;
+    return o;
+}
+
+/* As after a reboot: the root is from another boot. */
+static void age_root(const char *dir)
+{
+    char file[300];
+    struct idem_root_const f;
+    snprintf(file, sizeof file, "%s/root", dir);
+    int fd = open(file, O_RDWR);
+    CHECK(fd >= 0);
+    off_t at = offsetof(struct idem_root_shm, fixed);
+    CHECK_IS(pread(fd, &f, sizeof f, at), sizeof f);
+    f.boot_id[0] = f.boot_id[0] == 'a' ? 'b' : 'a';
+    f.checksum = XXH3_64bits(&f, sizeof f - sizeof f.checksum);
+    CHECK_IS(pwrite(fd, &f, sizeof f, at), sizeof f);
+    close(fd);
+}
+
+static void opening_brings_it_back(void *place)
+{
+    char log[160], dir[160];
+    CHECK_IS(mkdir(place, 0700), 0);
+    snprintf(log, sizeof log, "%s/l", (char *)place);
+    snprintf(dir, sizeof dir, "%s/s", (char *)place);
+    idem_options o = logged(log);
+    uint64_t token = 0;
+    uint8_t uuid[16] = {0};
+    for (unsigned round = 0; round < 4; round++) {
+        idem_store *store = support_open(dir, &o);
+        idem_stats_data stats = support_stats(store);
+        if (round > 0)
+            CHECK(memcmp(uuid, stats.store_uuid, 16) == 0);
+        memcpy(uuid, stats.store_uuid, 16);
+        idem_claim claim;
+        idem_reply reply = IDEM_REPLY_INIT;
+        char key[16];
+        for (unsigned r = 0; r < round; r++) { /* what earlier rounds left */
+            snprintf(key, sizeof key, "done-%u", r);
+            idem_request rq = support_request(key);
+            CHECK_IS(idem_begin(store, &rq, &claim, &reply), IDEM_REPLAY);
+            CHECK_BYTES(reply.body, reply.body_bytes, "kept");
+            idem_reply_free(&reply);
+        }
+        idem_request rq = support_request("running");
+        int verdict = idem_begin(store, &rq, &claim, &reply);
+        CHECK_IS(verdict, round == 0 ? IDEM_CLAIMED : IDEM_RECLAIMED);
+        CHECK_IS(claim.attempt, round + 1);
+        CHECK(claim.token > token);
+        token = claim.token;
+        if (round > 0) {
+            CHECK_IS(reply.lost_reason, IDEM_LOST_CRASH);
+            CHECK_BYTES(reply.mark, reply.mark_bytes, "half way");
+        }
+        idem_reply_free(&reply);
+        CHECK_IS(idem_mark(store, &claim, "half way", 8), IDEM_OK);
+        snprintf(key, sizeof key, "done-%u", round);
+        support_answer(store, key, 200, "kept");
+        CHECK_IS(idem_sync(store, 0), IDEM_OK);
+        if (round % 2 == 0) { /* the machine goes down: nobody closes anything, the root is of another boot */
+            age_root(dir);
+        } else { /* somebody removes the segment, and we are still there */
+            support_remove(dir);
+        }
+        idem_close(store);
+    }
+    /* Destroyed: nothing comes back. */
+    idem_store *store = support_open(dir, &o);
+    idem_close(store);
+    CHECK_IS(idem_destroy(dir), IDEM_OK);
+    store = support_open(dir, &o);
+    idem_claim claim;
+    CHECK_IS(support_begin(store, "done-0", &claim), IDEM_CLAIMED);
+    idem_close(store);
+}
+
+/* Who still has the old segment mapped writes into a log that is not his any more: he can't acknowledge anything. */
+static void the_old_segment_is_fenced(void **state)
+{
+    (void)state;
+    const char *place = support_dir();
+    char log[160], dir[160];
+    CHECK_IS(mkdir(place, 0700), 0);
+    snprintf(log, sizeof log, "%s/l", place);
+    snprintf(dir, sizeof dir, "%s/s", place);
+    idem_options o = logged(log);
+    o.flags |= IDEM_OPEN_FAIL_STALE;
+    idem_store *old = support_open(dir, &o);
+    idem_claim claim;
+    CHECK_IS(support_begin(old, "k", &claim), IDEM_CLAIMED);
+    support_remove(dir);
+    idem_store *fresh = support_open(dir, &o);
+    int e = support_complete(old, &claim, 200, "late");
+    CHECK(e == IDEM_E_STALE || e == IDEM_E_LOG);
+    idem_claim again;
+    CHECK_IS(support_begin(fresh, "k", &again), IDEM_RECLAIMED);
+    CHECK(again.token > claim.token);
+    CHECK_IS(support_complete(fresh, &again, 200, "right"), IDEM_OK);
+    idem_close(old);
+    idem_close(fresh);
+}
+
 static int count(const idem_log_record *r, void *ctx)
 {
     unsigned *n = ctx;
@@ -419,6 +530,7 @@ static void the_log_is_walked(void **state)
 
 PROMISE(a_store_comes_back, "recover.tail", "recover.unowned", "recover.time", NULL)
 PROMISE(killed_anywhere, "recover.tail", NULL)
+PROMISE(opening_brings_it_back, "recover.unowned", NULL)
 PROMISE(what_is_refused_stays_as_it_was, "recover.unread", NULL)
 
 int main(void)
@@ -431,6 +543,8 @@ int main(void)
         cmocka_unit_test(no_log_is_no_store),
         cmocka_unit_test(progress_may_end_it_and_nothing_is_left),
         cmocka_unit_test(a_fenced_writer_makes_the_next_file),
+        cmocka_unit_test(test_opening_brings_it_back),
+        cmocka_unit_test(the_old_segment_is_fenced),
         cmocka_unit_test(the_log_is_walked),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
