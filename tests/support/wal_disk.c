@@ -34,6 +34,7 @@ static struct record {
     pthread_mutex_t lock;
     enum wal_lie lie;
     unsigned fail_sync; /* counts down */
+    uint64_t fail_bytes, unsynced;
     ino_t directory, parent;
     char path[512], parent_path[512];
     unsigned calls;
@@ -100,6 +101,7 @@ static ssize_t r_pwrite(int fd, const void *from, size_t n, off_t at)
         c->bytes = rec->bytes;
         memcpy(rec->data + rec->bytes, from, (size_t)w);
         rec->bytes += (uint64_t)w;
+        rec->unsynced += (uint64_t)w;
     }
     unlock();
     return w;
@@ -124,7 +126,7 @@ static int sync_with(int fd, int (*sync)(int), enum wal_lie lie)
     if (directory || parent) {
         if (rec->lie != WAL_NO_DIRSYNC)
             note(directory ? DIR_SYNCED : PARENT_SYNCED, inode);
-    } else if (rec->fail_sync != 0 && --rec->fail_sync == 0) {
+    } else if (rec->fail_sync != 0 && rec->unsynced >= rec->fail_bytes && --rec->fail_sync == 0) {
         note(FAILED_SYNC, inode);
         errno = EIO;
         r = -1;
@@ -133,6 +135,8 @@ static int sync_with(int fd, int (*sync)(int), enum wal_lie lie)
         if (r == 0)
             note(SYNCED, inode);
     }
+    if (!directory && !parent)
+        rec->unsynced = 0;
     unlock();
     return r;
 }
@@ -208,6 +212,7 @@ void wal_record_begin(const char *directory, enum wal_lie lie)
     rec->parent = st.st_ino;
     rec->lie = lie;
     rec->fail_sync = 0;
+    rec->fail_bytes = rec->unsynced = 0;
     rec->calls = 0;
     rec->bytes = 0;
     table = idem_io_system;
@@ -239,6 +244,10 @@ void wal_record_told(uint64_t what)
 void wal_record_fail_sync(unsigned nth)
 {
     rec->fail_sync = nth;
+}
+void wal_record_fail_only(uint64_t bytes)
+{
+    rec->fail_bytes = bytes;
 }
 unsigned wal_recorded(void)
 {
