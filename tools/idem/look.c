@@ -121,6 +121,11 @@ bool look_is_held(const idem_story *story)
     return story->state == IDEM_STATE_LOST && (story->flags & IDEM_HOLD) != 0;
 }
 
+const char *look_log_state_word(uint32_t log_state)
+{
+    return log_state == 0 ? "none" : log_state == 1 ? "written" : "durable";
+}
+
 void look_story_json(struct json_object *object, const idem_story *story)
 {
     bool runs = story->state == IDEM_STATE_IN_PROGRESS || story->state == IDEM_STATE_LOST;
@@ -152,6 +157,9 @@ void look_story_json(struct json_object *object, const idem_story *story)
     cli_json_bytes(object, "mark", story->mark, story->mark_bytes);
     cli_json_count(object, "bucket", story->bucket);
     cli_json_count(object, "distance", story->distance);
+    cli_json_text(object, "log_state", look_log_state_word(story->log_state));
+    if (story->log_state != 0)
+        cli_json_count(object, "log_position", story->log_position);
 }
 
 uint64_t look_begins(const idem_stats_data *stats)

@@ -22,6 +22,9 @@ char *look_command(const struct cli_common *common, const char *verb, uint64_t t
 /* All of a story but its key. */
 void look_story_json(struct json_object *object, const idem_story *story);
 
+/* Of idem_story.log_state: "none", "written", "durable". */
+const char *look_log_state_word(uint32_t log_state);
+
 /* IDEM_HOLD on a lost attempt: nobody redoes it. */
 bool look_is_held(const idem_story *story);
 

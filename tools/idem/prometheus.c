@@ -26,13 +26,12 @@ static void print_label_text(const char *text)
     }
 }
 
-static void family(const char *name, const char *type, const char *help)
+void prometheus_family(const char *name, const char *type, const char *help)
 {
     printf("# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-/* name{store="PATH"[,label="value"]} and a blank; the number follows. */
-static void sample(const char *name, const char *path, const char *label, const char *value)
+void prometheus_sample(const char *name, const char *path, const char *label, const char *value)
 {
     printf("%s{store=\"", name);
     print_label_text(path);
@@ -65,9 +64,9 @@ static void print_begins(const char *path, const idem_stats_data *s)
         {IDEM_CLAIMED, s->claimed},         {IDEM_RECLAIMED, s->reclaimed}, {IDEM_REPLAY, s->replayed},
         {IDEM_IN_PROGRESS, s->in_progress}, {IDEM_MISMATCH, s->mismatched}, {IDEM_UNKNOWN, s->unknown},
     };
-    family("idem_begins_total", "counter", "Claims asked for, by what they were told.");
+    prometheus_family("idem_begins_total", "counter", "Claims asked for, by what they were told.");
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        sample("idem_begins_total", path, "verdict", cli_verdict_word(rows[i].verdict));
+        prometheus_sample("idem_begins_total", path, "verdict", cli_verdict_word(rows[i].verdict));
         number(rows[i].count);
     }
 }
@@ -96,8 +95,8 @@ static void print_counters(const char *path, const idem_stats_data *s)
         {"idem_sweep_passes_total", "Passes of the sweep over the index.", s->passes},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        family(rows[i].name, "counter", rows[i].help);
-        sample(rows[i].name, path, NULL, NULL);
+        prometheus_family(rows[i].name, "counter", rows[i].help);
+        prometheus_sample(rows[i].name, path, NULL, NULL);
         number(rows[i].count);
     }
 }
@@ -122,18 +121,18 @@ static void print_gauges(const char *path, const idem_stats_data *s)
         {"idem_lanes_max", "Threads that can use the store at once.", s->lanes_max},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        family(rows[i].name, "gauge", rows[i].help);
-        sample(rows[i].name, path, NULL, NULL);
+        prometheus_family(rows[i].name, "gauge", rows[i].help);
+        prometheus_sample(rows[i].name, path, NULL, NULL);
         number(rows[i].value);
     }
-    family("idem_ttl_seconds", "gauge", "Default life of an answer.");
-    sample("idem_ttl_seconds", path, NULL, NULL);
+    prometheus_family("idem_ttl_seconds", "gauge", "Default life of an answer.");
+    prometheus_sample("idem_ttl_seconds", path, NULL, NULL);
     seconds(s->ttl_ms);
-    family("idem_lease_seconds", "gauge", "Default lease.");
-    sample("idem_lease_seconds", path, NULL, NULL);
+    prometheus_family("idem_lease_seconds", "gauge", "Default lease.");
+    prometheus_sample("idem_lease_seconds", path, NULL, NULL);
     seconds(s->lease_ms);
-    family("idem_created_timestamp_seconds", "gauge", "When the store was made, since 1970.");
-    sample("idem_created_timestamp_seconds", path, NULL, NULL);
+    prometheus_family("idem_created_timestamp_seconds", "gauge", "When the store was made, since 1970.");
+    prometheus_sample("idem_created_timestamp_seconds", path, NULL, NULL);
     seconds(s->created_wall_ms);
 }
 
@@ -150,53 +149,55 @@ static void class_name(int64_t ttl_ms, char out[CLI_TEXT_BYTES])
 static void print_regions(const char *path, const idem_stats_data *s)
 {
     char name[CLI_TEXT_BYTES];
-    family("idem_regions", "gauge", "Memory regions, by phase.");
-    sample("idem_regions", path, "phase", "free");
+    prometheus_family("idem_regions", "gauge", "Memory regions, by phase.");
+    prometheus_sample("idem_regions", path, "phase", "free");
     number(s->regions_free);
-    sample("idem_regions", path, "phase", "open");
+    prometheus_sample("idem_regions", path, "phase", "open");
     number(s->regions_open);
-    sample("idem_regions", path, "phase", "draining");
+    prometheus_sample("idem_regions", path, "phase", "draining");
     number(s->regions_draining);
-    family("idem_class_regions", "gauge", "Memory regions by the longest life (seconds) of what they hold.");
+    prometheus_family("idem_class_regions", "gauge", "Memory regions by the longest life (seconds) of what they hold.");
     for (uint32_t i = 0; i < s->classes && i < IDEM_STATS_CLASSES; i++) {
         class_name(s->by_class[i].ttl_ms, name);
-        sample("idem_class_regions", path, "ttl", name);
+        prometheus_sample("idem_class_regions", path, "ttl", name);
         number(s->by_class[i].regions);
     }
-    family("idem_class_bytes", "gauge",
-           "Bytes handed out to threads, by the longest life (seconds) of what they hold.");
+    prometheus_family("idem_class_bytes", "gauge",
+                      "Bytes handed out to threads, by the longest life (seconds) of what they hold.");
     for (uint32_t i = 0; i < s->classes && i < IDEM_STATS_CLASSES; i++) {
         class_name(s->by_class[i].ttl_ms, name);
-        sample("idem_class_bytes", path, "ttl", name);
+        prometheus_sample("idem_class_bytes", path, "ttl", name);
         number(s->by_class[i].bytes);
     }
 }
 
 static void print_census(const char *path, const struct look_census *census)
 {
-    family("idem_keys", "gauge", "Keys by state; held ones are lost ones that nobody may redo.");
+    prometheus_family("idem_keys", "gauge", "Keys by state; held ones are lost ones that nobody may redo.");
     for (int state = IDEM_STATE_IN_PROGRESS; state <= IDEM_STATE_LOST; state++) {
-        sample("idem_keys", path, "state", cli_state_word(state));
+        prometheus_sample("idem_keys", path, "state", cli_state_word(state));
         number(census->by_state[state] - (state == IDEM_STATE_LOST ? census->held : 0));
     }
-    sample("idem_keys", path, "state", "held");
+    prometheus_sample("idem_keys", path, "state", "held");
     number(census->held);
-    family("idem_oldest_in_progress_seconds", "gauge",
-           "Age of the attempt that has been in progress longest, 0 if none is.");
-    sample("idem_oldest_in_progress_seconds", path, NULL, NULL);
+    prometheus_family("idem_oldest_in_progress_seconds", "gauge",
+                      "Age of the attempt that has been in progress longest, 0 if none is.");
+    prometheus_sample("idem_oldest_in_progress_seconds", path, NULL, NULL);
     seconds(census->oldest_age_ms);
 }
 
 void prometheus_print(const char *path, const idem_stats_data *stats, const struct look_census *census)
 {
     char uuid[CLI_TEXT_BYTES];
-    family("idem_store_info", "gauge", "Which store this is; another UUID is another store at the same place.");
-    sample("idem_store_info", path, "uuid", look_uuid_text(stats, uuid));
+    prometheus_family("idem_store_info", "gauge",
+                      "Which store this is; another UUID is another store at the same place.");
+    prometheus_sample("idem_store_info", path, "uuid", look_uuid_text(stats, uuid));
     number(1);
     print_begins(path, stats);
     print_counters(path, stats);
     print_gauges(path, stats);
     print_regions(path, stats);
+    stat_log_prometheus(path, stats);
     if (census != NULL)
         print_census(path, census);
 }

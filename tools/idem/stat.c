@@ -147,6 +147,7 @@ static void print_people(const char *path, const idem_stats_data *s, const struc
            s->processes, s->processes_max, s->lanes, s->lanes_max);
     label("defaults");
     printf("answers are kept %s, leases last %s\n", cli_duration_text(s->ttl_ms, c), cli_duration_text(s->lease_ms, d));
+    stat_log_print(s);
     print_counters(s);
 }
 
@@ -209,6 +210,7 @@ static void print_json(const char *path, const idem_stats_data *s, const struct 
     for (size_t i = 0; i < COUNTERS; i++)
         cli_json_count(counts, counters[i].name, counters[i].count);
     add_array(object, "counters", counts);
+    stat_log_json(object, s);
     if (census != NULL) {
         struct json_object *keys = cli_json_new();
         for (int state = IDEM_STATE_IN_PROGRESS; state <= IDEM_STATE_LOST; state++)

@@ -67,7 +67,17 @@ static void print_headline(const idem_story *story)
     printf("\n");
 }
 
-static void print_facts(const idem_story *story)
+static void print_log(const idem_story *story)
+{
+    fact("log");
+    if (story->log_state == 0)
+        printf("not on the disk yet, or not asked to be\n");
+    else
+        printf("%s, at position %" PRIu64 "\n", story->log_state == 1 ? "written, not durable yet" : "durable",
+               story->log_position);
+}
+
+static void print_facts(const idem_story *story, bool logged)
 {
     char at[CLI_TEXT_BYTES], age[CLI_TEXT_BYTES], left[CLI_TEXT_BYTES];
     bool runs = story->state == IDEM_STATE_IN_PROGRESS || story->state == IDEM_STATE_LOST;
@@ -107,6 +117,8 @@ static void print_facts(const idem_story *story)
         printf("never\n");
     else
         printf("in %s; after that the key is new\n", cli_duration_text(story->expires_in_ms, left));
+    if (logged)
+        print_log(story);
 }
 
 static void suggest(const struct cli_common *common, const char *verb, const char *options, uint64_t token,
@@ -156,7 +168,7 @@ static void print_next(const struct cli_common *common, const idem_story *story)
     }
 }
 
-static void print_story(const struct cli_common *common, const idem_story *story, const char *path)
+static void print_story(const struct cli_common *common, const idem_story *story, const char *path, bool logged)
 {
     printf("Key ");
     cli_print_quoted(stdout, story->key, story->key_bytes);
@@ -167,7 +179,7 @@ static void print_story(const struct cli_common *common, const idem_story *story
     printf(" of store %s\n", path);
     print_headline(story);
     printf("\n");
-    print_facts(story);
+    print_facts(story, logged);
     print_next(common, story);
 }
 
@@ -179,7 +191,7 @@ int idem_cmd_why(int argc, char **argv)
         "--key KEY [OPTIONS]",
         "Tells a key's story: who claimed it and when, whether he lives, what is left of\n"
         "his lease, the newest mark, how many attempts there were, when the record\n"
-        "expires, and what can be done next. Changes nothing.",
+        "expires, where it lies in the log, and what can be done next. Changes nothing.",
         NULL,
         "exit status\n"
         "    0  the story is on stdout\n"
@@ -206,7 +218,9 @@ int idem_cmd_why(int argc, char **argv)
         look_story_json(object, &story);
         cli_json_print(object);
     } else {
-        print_story(&common, &story, idem_path(store));
+        static idem_stats_data stats;
+        bool logged = look_stats(store, &stats) >= 0 && stats.log.present != 0;
+        print_story(&common, &story, idem_path(store), logged);
     }
     idem_story_free(&story);
     idem_close(store);
