@@ -100,7 +100,7 @@ int idem_logdir_begin(struct idem_log_dir *d, const struct idem_root_const *f, c
     int fd, e = idem_log_id_replace(d, &id);
     if (e != IDEM_OK)
         return e;
-    IDEM_POINT("create.log");
+    IDEM_POINT("log.claimed");
     idem_logdir_header(f, l, &h);
     h.number = h.oldest = 1;
     h.base = IDEM_WAL_HEADER_BYTES;
@@ -139,7 +139,7 @@ int idem_logdir_destroy(const struct idem_root_const *f, const struct idem_log_c
         struct idem_log_id_rec id = d.id;
         id.destroyed = 1;
         e = idem_log_id_replace(&d, &id);
-        IDEM_POINT("destroy.log");
+        IDEM_POINT("log.destroyed");
         if (e == IDEM_OK)
             e = delete_files(&d, &files, true);
         if (e == IDEM_OK)

@@ -14,7 +14,7 @@ void idem_push(struct idem_ctx *ctx, uint64_t word, unsigned durability)
 {
     const struct idem_view *v = ctx->v;
     struct idem_a64 *control = v->root->log_control;
-    if (durability <= IDEM_DURABILITY_NONE)
+    if (durability <= IDEM_DURABILITY_NONE || IDEM_FAULT("log.unpushed"))
         return;
     bool sync = durability == IDEM_DURABILITY_SYNC;
     struct idem_ring r = idem_lane_ring(v, ctx->lane);

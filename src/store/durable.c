@@ -97,7 +97,7 @@ int idem_leave_durably(struct idem_op *op, int result, const struct idem_attempt
     if (state == NULL)
         state = &ignored;
     *state = WORD_TENTATIVE;
-    if (op->ctx.ticket == 0)
+    if (op->ctx.ticket == 0 || IDEM_FAULT("log.unwaited"))
         return idem_leave(op, result);
     struct idem_store *store = op->store;
     for (unsigned round = 0; round < ROUNDS; round++) {

@@ -96,8 +96,10 @@ INLINE bool claim_absent(struct idem_ctx *ctx, const struct idem_ask *ask, const
         idem_arena_emptied(ctx, space.unit);
         return false;
     }
-    if (unlikely(ctx->v->rings != NULL))
+    if (unlikely(ctx->v->rings != NULL)) {
+        ctx->ticket = 0;
         idem_begin_push(ctx, ask, word_make(WORD_IN_PROGRESS, 0, 0, space.unit, space.generation), false);
+    }
     claim->token = token;
     claim->place = home->place;
     if (reply != NULL) {
@@ -200,14 +202,14 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
     }
     struct idem_found found;
     int64_t left_ms = 0;
-    ctx->ticket = 0;
     if (likely(absent) && likely(claim_absent(ctx, &ask, &home, now_ms, claim, reply))) {
-        if (likely(ctx->ticket == 0))
+        if (likely(v->rings == NULL) || ctx->ticket == 0)
             return idem_leave_fast(&op, IDEM_CLAIMED);
         return settle(&op, IDEM_CLAIMED, &ask, &found, request, claim, reply, &left_ms);
     }
     idem_arena_leave(ctx);
     reset_claim(claim);
+    ctx->ticket = 0;
     int e = idem_decide(ctx, &ask, claim, reply, &found);
     return settle(&op, e, &ask, &found, request, claim, reply, &left_ms);
 }
@@ -281,7 +283,8 @@ static void decide_group(struct idem_ctx *ctx, struct group *g, idem_result *res
             fill_claim(v, ask, &r->claim);
             if (likely(claim_absent(ctx, ask, &homes[i], now_ms, &r->claim, &r->reply))) {
                 r->verdict = IDEM_CLAIMED;
-                note_pending(ctx, r, before);
+                if (unlikely(v->rings != NULL))
+                    note_pending(ctx, r, before);
                 continue;
             }
         }

@@ -256,7 +256,7 @@ static int walk_slice(struct idem_lead *lead)
     uint64_t wanted = load_acquire(&log->control[LOG_WALK_WANTED]); /* P12 acquire: what it is for */
     uint64_t done = load_relaxed(&log->control[LOG_WALK_DONE]);     /* relaxed: a walk too many does no harm */
     if (!lead->walking) {
-        if (wanted == done && lead->retain.cut == 0)
+        if ((wanted == done || IDEM_FAULT("log.unwalked")) && lead->retain.cut == 0)
             return IDEM_OK;
         lead->walking = true;
         lead->walk_wanted = wanted;
@@ -323,13 +323,16 @@ static int sync_file(struct idem_lead *lead)
     if (idem_lead_value(lead, LOG_SYNCING) == lead->file.number) /* nobody knows what became of that sync */
         return idem_fail(IDEM_E_LOG, "%s: file %llu is given up: a sync of it did not end", lead->log->path,
                          (unsigned long long)lead->file.number);
-    if (!idem_lead_set(lead, LOG_SYNCING, lead->file.number))
+    if (!IDEM_FAULT("log.unsaid_failure") && !idem_lead_set(lead, LOG_SYNCING, lead->file.number))
         return LEAD_OVER;
     IDEM_POINT("log.syncing");
     idem_lead_progress(lead);
     int64_t began_us = monotonic_us();
     if (!IDEM_FAULT("log.no_fdatasync") && idem_io->fdatasync(lead->fd) != 0) {
         int e = fail_file(lead, "fdatasync");
+        IDEM_POINT("log.sync_failed");
+        if (IDEM_FAULT("log.unsaid_failure"))
+            idem_lead_set(lead, LOG_SYNCING, lead->file.number);
         idem_lead_count(lead, LOG_SYNC_FAILURES, 1);
         if (IDEM_FAULT("log.same_file"))
             idem_lead_set(lead, LOG_SYNCING, 0);
@@ -420,11 +423,12 @@ static void tell_trouble(struct idem_lead *lead, int e)
 {
     struct idem_a64 *at = &lead->log->control[LOG_TROUBLE];
     int kept = errno;
-    uint64_t kind = e == IDEM_OK                                              ? IDEM_LOG_FINE
-                    : e == IDEM_E_LOG_SPACE                                   ? IDEM_LOG_NO_SPACE
-                    : lead->broken                                            ? IDEM_LOG_REMOVED
-                    : idem_lead_value(lead, LOG_SYNCING) == lead->file.number ? IDEM_LOG_POISONED
-                                                                              : IDEM_LOG_FAILED;
+    bool poisoned = idem_lead_value(lead, LOG_SYNCING) == idem_lead_value(lead, LOG_FILE);
+    uint64_t kind = e == IDEM_OK            ? IDEM_LOG_FINE
+                    : e == IDEM_E_LOG_SPACE ? IDEM_LOG_NO_SPACE
+                    : lead->broken          ? IDEM_LOG_REMOVED
+                    : poisoned              ? IDEM_LOG_POISONED
+                                            : IDEM_LOG_FAILED;
     uint64_t word = kind == IDEM_LOG_FINE ? load_relaxed(at) & UINT32_MAX /* relaxed: a figure; the last errno stays */
                                           : kind << 32 | (uint32_t)kept;
     if (load_relaxed(at) != word) /* relaxed: as above */

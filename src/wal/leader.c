@@ -184,7 +184,7 @@ static int take_byte(struct idem_lead *lead, bool steal)
     struct idem_log *log = lead->log;
     uint64_t e = epoch_now(log);
     if (steal) {
-        if (e >= EPOCH_MAX)
+        if (e >= EPOCH_MAX || IDEM_FAULT("log.unsucceeded"))
             return 1;
         uint64_t seen = e;
         if (!cas_acq_rel(&log->control[LOG_EPOCH], &seen, e + 1)) /* P12 release: nothing of ours comes before it */

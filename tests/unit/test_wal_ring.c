@@ -1,0 +1,97 @@
+/* tests/unit/test_wal_ring.c - a lane's queue of references: full, sealed, passed on; what an entry's word says is durable. */
+#include <string.h>
+
+#include "support/support.h"
+#include "wal/ring.h"
+
+struct memory {
+    struct idem_a64 head, flushed, overflow, cells[64];
+};
+
+static struct idem_ring ring_in(struct memory *m)
+{
+    memset(m, 0, sizeof *m);
+    return (struct idem_ring){&m->head, &m->flushed, &m->overflow, m->cells, 63};
+}
+
+static void a_full_ring_refuses_and_counts(void **state)
+{
+    (void)state;
+    struct memory m;
+    struct idem_ring r = ring_in(&m);
+    for (uint64_t i = 1; i <= 64; i++)
+        CHECK_IS(idem_ring_push(&r, i << 48), i);
+    CHECK_IS(idem_ring_push(&r, UINT64_C(65) << 48), 0);
+    CHECK_IS(load_relaxed(&m.overflow), 1);
+    CHECK_IS(idem_ring_head(&r), 64);
+    CHECK_IS(load_relaxed(&m.cells[0]) >> 48, 1); /* nothing that waits was overwritten */
+    CHECK(idem_ring_flushed(&r, 0, 1));
+    CHECK_IS(idem_ring_push(&r, UINT64_C(66) << 48), 65);
+    CHECK_IS(load_relaxed(&m.cells[0]) >> 48, 66);
+}
+
+static void who_was_succeeded_acknowledges_nothing(void **state)
+{
+    (void)state;
+    struct memory m;
+    struct idem_ring r = ring_in(&m);
+    uint64_t old, next, again;
+    for (uint64_t i = 1; i <= 10; i++)
+        idem_ring_push(&r, i << 48);
+    CHECK(idem_ring_seal(&r, 3, &old));
+    CHECK(idem_ring_flushed(&r, old, 4));
+    CHECK(idem_ring_seal(&r, 4, &next));
+    CHECK_IS(next & RING_COUNT, 4);
+    CHECK(!idem_ring_flushed(&r, (old & ~RING_COUNT) | 4, 10));
+    CHECK(!idem_ring_seal(&r, 3, &again)); /* nor does he seal it back */
+    CHECK_IS(load_relaxed(&m.flushed) & RING_COUNT, 4);
+    CHECK(idem_ring_flushed(&r, next, 10));
+    CHECK_IS(load_relaxed(&m.flushed), (UINT64_C(4) << 48) + 10);
+}
+
+static void a_reference_names_an_entry_in_a_state(void **state)
+{
+    (void)state;
+    uint64_t word = UINT64_C(0xabcd) << 48 | UINT64_C(0x12345) << 15 | 0x7ff8 | 5;
+    CHECK_IS(ref_of_word(word, false), UINT64_C(0xabcd) << 48 | UINT64_C(0x12345) << 15 | 5);
+    CHECK_IS(ref_of_word(word, true), UINT64_C(0xabcd) << 48 | UINT64_C(0x12345) << 15 | 8 | 5);
+}
+
+static void a_word_is_durable_below_the_position_and_in_its_state_only(void **state)
+{
+    (void)state;
+    struct idem_a64 control[LOG_CONTROL_WORDS];
+    memset(control, 0, sizeof control);
+    idem_log_control_begin(control, 7, 8192, 3, 99);
+    CHECK(idem_log_word_durable(control, log_word(8128, 2), 2));
+    CHECK(!idem_log_word_durable(control, log_word(8192, 2), 2));
+    CHECK(!idem_log_word_durable(control, log_word(8128, 2), 7));
+    CHECK(!idem_log_word_durable(control, 0, 0));
+    CHECK(!idem_log_word_durable(control, LOG_WORD_SUPERSEDED, 7));
+    CHECK_IS(load_relaxed(&control[LOG_FILE]), (UINT64_C(7) << 48) + 3);
+    CHECK_IS(log_position_of(load_relaxed(&control[LOG_WRITTEN])), 8192);
+}
+
+static void a_wake_is_counted_and_takes_the_flag(void **state)
+{
+    (void)state;
+    struct idem_a64 control[LOG_CONTROL_WORDS];
+    memset(control, 0, sizeof control);
+    store_relaxed(&control[LOG_WAITERS], 1);
+    idem_log_wake(control);
+    idem_log_wake(control);
+    CHECK_IS(load_relaxed(&control[LOG_WAKE]), 2);
+    CHECK_IS(load_relaxed(&control[LOG_WAITERS]), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_full_ring_refuses_and_counts),
+        cmocka_unit_test(who_was_succeeded_acknowledges_nothing),
+        cmocka_unit_test(a_reference_names_an_entry_in_a_state),
+        cmocka_unit_test(a_word_is_durable_below_the_position_and_in_its_state_only),
+        cmocka_unit_test(a_wake_is_counted_and_takes_the_flag),
+    };
+    return cmocka_run_group_tests(tests, support_setup, support_teardown);
+}
