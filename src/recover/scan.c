@@ -245,6 +245,8 @@ static int scan_open(struct scan *s, const struct idem_file_rec *f)
             return IDEM_OK;
         if (stop.how == FORMAT_UNKNOWN)
             return unknown_kind(s, f, &stop);
+        if (s->newest_only || s->to != 0) /* judged by who reads all of it */
+            return IDEM_OK;
         e = look_behind(s, f, stop.at, stop.at, &durable, &nonzero);
         if (e != IDEM_OK)
             return e;
