@@ -35,6 +35,9 @@ static struct record {
     enum wal_lie lie;
     unsigned fail_sync; /* counts down */
     uint64_t fail_bytes, unsynced;
+    unsigned seen, fail_at; /* of all calls */
+    int fail_with;
+    bool fail_for_good;
     ino_t directory, parent;
     char path[512], parent_path[512];
     unsigned calls;
@@ -80,10 +83,21 @@ static void set_name(char to[NAME_MAX_], const char *name)
     memcpy(to, name, strlen(name) + 1);
 }
 
+/* Under the lock. */
+static bool fails(void)
+{
+    rec->seen++;
+    if (rec->fail_at == 0 || rec->fail_with == WAL_SHORT ||
+        (rec->seen != rec->fail_at && !(rec->fail_for_good && rec->seen > rec->fail_at)))
+        return false;
+    errno = rec->fail_with;
+    return true;
+}
+
 static int r_open_at(int dir, const char *name, int flags, mode_t mode)
 {
     lock();
-    int fd = idem_io_system.open_at(dir, name, flags, mode);
+    int fd = fails() ? -1 : idem_io_system.open_at(dir, name, flags, mode);
     if (fd >= 0 && (flags & O_CREAT))
         set_name(note(MADE, inode_of(fd))->name, name);
     unlock();
@@ -92,7 +106,8 @@ static int r_open_at(int dir, const char *name, int flags, mode_t mode)
 static ssize_t r_pwrite(int fd, const void *from, size_t n, off_t at)
 {
     lock();
-    ssize_t w = idem_io_system.pwrite(fd, from, n, at);
+    bool cut = rec->fail_with == WAL_SHORT && rec->fail_at == rec->seen + 1 && n > 1;
+    ssize_t w = fails() ? -1 : idem_io_system.pwrite(fd, from, cut ? n / 2 : n, at);
     if (w > 0) {
         struct call *c = note(WROTE, inode_of(fd));
         CHECK(rec->bytes + (uint64_t)w <= BYTES_MAX);
@@ -109,7 +124,7 @@ static ssize_t r_pwrite(int fd, const void *from, size_t n, off_t at)
 static int r_fallocate(int fd, off_t bytes)
 {
     lock();
-    int r = idem_io_system.fallocate(fd, bytes);
+    int r = fails() ? -1 : idem_io_system.fallocate(fd, bytes);
     if (r == 0)
         note(SIZED, inode_of(fd))->n = (uint64_t)bytes;
     unlock();
@@ -123,7 +138,11 @@ static int sync_with(int fd, int (*sync)(int), enum wal_lie lie)
     ino_t inode = inode_of(fd);
     bool directory = inode == rec->directory, parent = inode == rec->parent;
     int r = 0;
-    if (directory || parent) {
+    if (fails()) {
+        if (!directory && !parent)
+            note(FAILED_SYNC, inode);
+        r = -1;
+    } else if (directory || parent) {
         if (rec->lie != WAL_NO_DIRSYNC)
             note(directory ? DIR_SYNCED : PARENT_SYNCED, inode);
     } else if (rec->fail_sync != 0 && rec->unsynced >= rec->fail_bytes && --rec->fail_sync == 0) {
@@ -162,17 +181,17 @@ static int renamed(int r, const char *from, const char *to)
 static int r_rename_at(int dir, const char *from, const char *to)
 {
     lock();
-    return renamed(idem_io_system.rename_at(dir, from, to), from, to);
+    return renamed(fails() ? -1 : idem_io_system.rename_at(dir, from, to), from, to);
 }
 static int r_replace_at(int dir, const char *from, const char *to)
 {
     lock();
-    return renamed(idem_io_system.replace_at(dir, from, to), from, to);
+    return renamed(fails() ? -1 : idem_io_system.replace_at(dir, from, to), from, to);
 }
 static int r_unlink_at(int dir, const char *name)
 {
     lock();
-    int r = idem_io_system.unlink_at(dir, name);
+    int r = fails() ? -1 : idem_io_system.unlink_at(dir, name);
     if (r == 0)
         set_name(note(UNLINKED, 0)->name, name);
     unlock();
@@ -181,7 +200,7 @@ static int r_unlink_at(int dir, const char *name)
 static int r_mkdir_at(int dir, const char *name, mode_t mode)
 {
     lock();
-    int r = idem_io_system.mkdir_at(dir, name, mode);
+    int r = fails() ? -1 : idem_io_system.mkdir_at(dir, name, mode);
     struct stat st;
     if (r == 0 && strcmp(name, rec->path) == 0 && stat(name, &st) == 0) {
         rec->directory = st.st_ino;
@@ -189,6 +208,43 @@ static int r_mkdir_at(int dir, const char *name, mode_t mode)
     }
     unlock();
     return r;
+}
+
+/* Those that change nothing can only fail. */
+static bool only_fails(void)
+{
+    lock();
+    bool f = fails();
+    unlock();
+    return f;
+}
+static ssize_t r_pread(int fd, void *to, size_t n, off_t at)
+{
+    return only_fails() ? -1 : idem_io_system.pread(fd, to, n, at);
+}
+static int r_give(int fd, gid_t group, mode_t mode)
+{
+    return only_fails() ? -1 : idem_io_system.give(fd, group, mode);
+}
+static int r_fstat(int fd, struct stat *st)
+{
+    return only_fails() ? -1 : idem_io_system.fstat(fd, st);
+}
+static int r_stat_at(int dir, const char *name, struct stat *st)
+{
+    return only_fails() ? -1 : idem_io_system.stat_at(dir, name, st);
+}
+static int r_list(int dir, int (*each)(void *ctx, const char *name), void *ctx)
+{
+    return only_fails() ? -1 : idem_io_system.list(dir, each, ctx);
+}
+static int r_lock(int fd, int64_t at)
+{
+    return only_fails() ? -1 : idem_io_system.lock(fd, at);
+}
+static int r_hold_dir(int dir)
+{
+    return only_fails() ? -1 : idem_io_system.hold_dir(dir);
 }
 
 static struct idem_io_calls table;
@@ -213,6 +269,7 @@ void wal_record_begin(const char *directory, enum wal_lie lie)
     rec->lie = lie;
     rec->fail_sync = 0;
     rec->fail_bytes = rec->unsynced = 0;
+    rec->fail_at = rec->seen = 0;
     rec->calls = 0;
     rec->bytes = 0;
     table = idem_io_system;
@@ -225,6 +282,13 @@ void wal_record_begin(const char *directory, enum wal_lie lie)
     table.replace_at = r_replace_at;
     table.unlink_at = r_unlink_at;
     table.mkdir_at = r_mkdir_at;
+    table.pread = r_pread;
+    table.give = r_give;
+    table.fstat = r_fstat;
+    table.stat_at = r_stat_at;
+    table.list = r_list;
+    table.lock = r_lock;
+    table.hold_dir = r_hold_dir;
     idem_io = &table;
 }
 void wal_record_lie(enum wal_lie lie)
@@ -244,6 +308,19 @@ void wal_record_told(uint64_t what)
 void wal_record_fail_sync(unsigned nth)
 {
     rec->fail_sync = nth;
+}
+void wal_record_fail_call(unsigned nth, int error, bool for_good)
+{
+    lock();
+    rec->seen = 0;
+    rec->fail_at = nth;
+    rec->fail_with = error;
+    rec->fail_for_good = for_good;
+    unlock();
+}
+unsigned wal_calls_seen(void)
+{
+    return rec->seen;
 }
 void wal_record_fail_only(uint64_t bytes)
 {
