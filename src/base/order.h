@@ -19,11 +19,11 @@
  * P7 a process slot's incarnation: its lock byte is held before it is raised to odd.
  * P8 a lane's owner: what the last owner did with the lane before the next owner uses it.
  * P9 the sweep's cursor: all work of a slice before the cursor leaves it.
- * P10 a view pointer: the view is complete before a thread finds it (liburcu's assign and dereference are used there).
+ * P10 a view pointer: the view is complete before a thread finds it (liburcu's assign and dereference are used there); who uses it outside of
+ *    a read section has done so before who takes the last pin away unmaps it.
  * P11 a hazard is cleared after the last access it covers: release by the operation, acquire by the sweeper.
  * P12 a log ring: the cell before the head that covers it, for the leader; the leader's use of a cell, and the durable position, before the
  *    flushed count, for the lane.
- * P13 pins of a view: whoever used it outside of a read section before who unmaps it.
  */
 #ifndef IDEM_BASE_ORDER_H
 #define IDEM_BASE_ORDER_H

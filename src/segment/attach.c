@@ -375,7 +375,7 @@ void idem_view_pin(struct idem_view *v)
 void idem_view_unpin(struct idem_view *v)
 {
     uint64_t pins = load_relaxed(&v->pins);         /* relaxed: the CAS decides */
-    while (!cas_acq_rel(&v->pins, &pins, pins - 1)) /* P13 acq_rel: all uses before the last one's unmapping */
+    while (!cas_acq_rel(&v->pins, &pins, pins - 1)) /* P10 acq_rel: all uses before the last one's unmapping */
         ;
     if (pins != 1)
         return;

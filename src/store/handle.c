@@ -214,12 +214,17 @@ static int open_view(const char *path, const idem_options *o, struct idem_view *
     if (o->wal_dir == NULL || (o->flags & IDEM_OPEN_CREATE) == 0)
         return idem_view_open(path, o, view);
     idem_options attach = *o;
-    attach.flags &= ~(uint32_t)(IDEM_OPEN_CREATE | IDEM_OPEN_EXCLUSIVE);
-    int e = idem_view_open(path, &attach, view);
-    if (e == IDEM_OK && (o->flags & IDEM_OPEN_EXCLUSIVE)) {
-        idem_view_close(*view);
-        return idem_fail(IDEM_E_EXISTS, "%s: there is a store already", path);
+    attach.flags &= ~(uint32_t)IDEM_OPEN_CREATE;
+    if (o->flags & IDEM_OPEN_EXCLUSIVE) { /* a new one, not what a log brings back: it may be another store's */
+        int made = idem_view_open(path, o, view);
+        return made != IDEM_VIEW_HAS_LOG
+                   ? made
+                   : idem_fail(IDEM_E_EXISTS,
+                               "%s: the log of a store; idem recover brings that back, idem destroy "
+                               "ends both, a new store needs a directory of its own",
+                               o->wal_dir);
     }
+    int e = idem_view_open(path, &attach, view);
     if (e != IDEM_E_NO_STORE)
         return e;
     idem_recovery r = IDEM_RECOVERY_INIT;

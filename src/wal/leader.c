@@ -169,8 +169,8 @@ void idem_logs_after_fork(bool child)
 
 void idem_lead_progress(struct idem_lead *lead)
 {
-    store_relaxed(&lead->log->control[LOG_PROGRESS_MS],
-                  (uint64_t)idem_log_now_ms(lead->log)); /* relaxed: a time; a late one puts a succession off */
+    /* relaxed: a time; a late one puts a succession off */
+    store_relaxed(&lead->log->control[LOG_PROGRESS_MS], (uint64_t)idem_log_now_ms(lead->log));
 }
 
 static uint64_t epoch_now(const struct idem_log *log)

@@ -6,7 +6,9 @@
  */
 #include <errno.h>
 #include <grp.h>
+#include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -37,6 +39,21 @@ static bool choose(const char *text, const char *const words[], uint32_t *value)
     return false;
 }
 
+/* The library wants a path that means the same in every process. */
+static bool absolute(const char *path, char out[PATH_MAX])
+{
+    char here[PATH_MAX] = "";
+    if (path[0] == '\0' || (path[0] != '/' && getcwd(here, sizeof here) == NULL))
+        return false;
+    int n = snprintf(out, PATH_MAX, "%s%s%s", here, path[0] != '/' ? "/" : "", path);
+    return n > 0 && n < PATH_MAX;
+}
+
+static const char *durability_word(uint32_t durability)
+{
+    return durability == IDEM_DURABILITY_SYNC ? "sync" : durability == IDEM_DURABILITY_ASYNC ? "async" : "none";
+}
+
 /* The numbers that a person wants to see right after creating, or a script in JSON. */
 static int report_created(const struct cli_common *common, idem_store *store)
 {
@@ -57,6 +74,10 @@ static int report_created(const struct cli_common *common, idem_store *store)
         cli_json_ms(json, "lease_ms", stats.lease_ms);
         cli_json_text(json, "when_full", stats.when_full == IDEM_FULL_EVICT ? "evict" : "refuse");
         cli_json_count(json, "huge_bytes", stats.bytes_huge);
+        if (stats.log.present) {
+            cli_json_text(json, "durability_claim", durability_word(stats.log.durability_claim));
+            cli_json_text(json, "durability_complete", durability_word(stats.log.durability_complete));
+        }
         cli_json_print(json);
         return CLI_EXIT_OK;
     }
@@ -69,6 +90,9 @@ static int report_created(const struct cli_common *common, idem_store *store)
            cli_size_text(stats.response_max_bytes, largest), stats.when_full == IDEM_FULL_EVICT ? "evict" : "refuse");
     printf("defaults   answers live %s, leases last %s\n", cli_duration_text(stats.ttl_ms, ttl),
            cli_duration_text(stats.lease_ms, lease));
+    if (stats.log.present)
+        printf("log        claims %s, answers %s; %s a file\n", durability_word(stats.log.durability_claim),
+               durability_word(stats.log.durability_complete), cli_size_text(stats.log.file_bytes, size));
     return CLI_EXIT_OK;
 }
 
@@ -77,7 +101,9 @@ int idem_cmd_create(int argc, char **argv)
     static const char *const huge_words[] = {"auto", "require", "off", NULL}; /* as enum idem_huge */
     static const char *const full_words[] = {"refuse", "evict", NULL};        /* as enum idem_when_full */
     idem_options options = IDEM_OPTIONS_INIT;
-    const char *group = NULL, *huge = "auto", *when_full = "refuse";
+    static const char *const durability_words[] = {"default", "none", "async", "sync", NULL}; /* enum idem_durability */
+    const char *group = NULL, *huge = "auto", *when_full = "refuse", *wal = NULL, *durability = NULL;
+    char wal_dir[PATH_MAX];
     int64_t keys = 0;
     uint64_t response = 0;
     const struct cli_option own[] = {
@@ -89,6 +115,13 @@ int idem_cmd_create(int argc, char **argv)
          "how long a claim is safe from takeover while its owner lives"},
         {"when-full", CLI_TEXT, &when_full, "refuse|evict", "refuse new keys (default), or drop the oldest answers"},
         {"huge", CLI_TEXT, &huge, "auto|require|off", "huge pages"},
+        {"wal", CLI_TEXT, &wal, "DIR",
+         "keep a write-ahead file there, on a disk; its last component is made. It belongs to this store alone; a "
+         "store that is gone "
+         "comes back from it"},
+        {"durability", CLI_TEXT, &durability, "none|async|sync",
+         "with --wal: when claims and answers are on the disk; default: answers sync (at return), claims async (soon "
+         "after)"},
         {"group", CLI_TEXT, &group, "G", "share with this group: directory 2770, files 0660; else 0700"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
@@ -105,7 +138,8 @@ int idem_cmd_create(int argc, char **argv)
         "\n"
         "examples\n"
         "  idem create --store payments --keys 200000 --response 2K --ttl 7d\n"
-        "  idem create --store shared --group www-data --size 256M",
+        "  idem create --store shared --group www-data --size 256M\n"
+        "  idem create --store payments --wal /var/lib/idem/payments --durability sync",
         CLI_TAKES_STORE | CLI_TAKES_JSON,
     };
     struct cli_common common;
@@ -124,6 +158,14 @@ int idem_cmd_create(int argc, char **argv)
             return cli_usage_error("--group \"%s\": there is no such group", group);
         options.group = (int64_t)gid + 1;
     }
+    if (durability != NULL && wal == NULL)
+        return cli_usage_error("--durability wants --wal: without a log nothing is on a disk");
+    if (durability != NULL && !choose(durability, durability_words, &options.durability_complete))
+        return cli_usage_error("--durability \"%s\": expected none, async or sync", durability);
+    options.durability_claim = options.durability_complete;
+    if (wal != NULL && !absolute(wal, wal_dir))
+        return cli_usage_error("--wal \"%s\": empty or too long", wal);
+    options.wal_dir = wal != NULL ? wal_dir : NULL;
     options.flags = IDEM_OPEN_CREATE | IDEM_OPEN_EXCLUSIVE;
 
     idem_store *store = NULL;

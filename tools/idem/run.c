@@ -33,7 +33,7 @@
 
 struct run {
     struct cli_common common;
-    bool no_wait, hold, kill_orphan, keep_failures;
+    bool no_wait, hold, kill_orphan, keep_failures, sync;
     int64_t ttl_ms, lease_ms, wait_ms;
     const char *fingerprint;
     int status_fd; /* ours, close-on-exec; -1: none */
@@ -217,6 +217,7 @@ static int store_answer(const struct run *run, struct capture *capture, int stat
     response.body = body;
     response.body_bytes = n;
     response.ttl_ms = run->ttl_ms;
+    response.durability = run->sync ? IDEM_DURABILITY_SYNC : IDEM_DURABILITY_DEFAULT;
     int result = idem_complete(run->store, &run->claim, &response);
     free(body);
     return result;
@@ -379,6 +380,7 @@ static int claim_and_run(struct run *run)
     request.ttl_ms = run->ttl_ms;
     request.lease_ms = run->lease_ms;
     request.flags = run->hold ? IDEM_HOLD : 0;
+    request.durability = run->sync ? IDEM_DURABILITY_SYNC : IDEM_DURABILITY_DEFAULT;
     if (run->fingerprint != NULL && strcmp(run->fingerprint, "auto") == 0)
         status = fingerprint_auto(run, &request.fingerprint);
     else if (run->fingerprint != NULL)
@@ -445,6 +447,9 @@ int idem_cmd_run(int argc, char **argv)
          "what the key stands for; the same key with another one is refused. auto: CMD's arguments and the working "
          "directory (stdin goes to CMD and is not part of it)"},
         {"hold", CLI_FLAG, &run.hold, NULL, "if an attempt is lost, nobody runs CMD again before \"idem resolve\""},
+        {"sync", CLI_FLAG, &run.sync, NULL,
+         "the claim is on the disk before CMD begins, the answer before this returns; the store needs a log (create "
+         "--wal)"},
         {"keep-failures", CLI_FLAG, &run.keep_failures, NULL, "store non-zero exit statuses too"},
         {"kill-orphan", CLI_FLAG, &run.kill_orphan, NULL,
          "if idem is killed, CMD is killed with it (SIGKILL; not what CMD started)"},

@@ -12,6 +12,8 @@ _idem_values() {
         [[ $current == */* ]] && compgen -d -- "$current"
         ;;
     --huge) compgen -W "auto require off" -- "$current" ;;
+    --durability) compgen -W "none async sync" -- "$current" ;;
+    --wal) compgen -d -- "$current" ;;
     --when-full) compgen -W "refuse evict" -- "$current" ;;
     --on-dup) compgen -W "print drop count" -- "$current" ;;
     --state) compgen -W "in-progress completed abandoned lost held" -- "$current" ;;
