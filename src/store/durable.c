@@ -27,7 +27,7 @@ int idem_durability(const struct idem_view *v, uint32_t asked, uint32_t by_defau
 int idem_durable_answer(struct idem_ctx *ctx, const struct idem_found *f)
 {
     const struct idem_entry *e = &f->entry;
-    if (ctx->v->rings == NULL || (e->kind != ENTRY_CLAIM && (e->flags & ENTRY_SYNC) == 0))
+    if (ctx->v->rings == NULL || IDEM_FAULT("log.untold") || (e->kind != ENTRY_CLAIM && (e->flags & ENTRY_SYNC) == 0))
         return IDEM_OK;
     uint64_t word = load_acquire(&e->at[4]); /* P12 acquire: the record it names is on the disk */
     if (!idem_index_unchanged(f))

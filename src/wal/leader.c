@@ -153,7 +153,8 @@ void idem_logs_before_fork(void)
 void idem_logs_after_fork(bool child)
 {
     for (struct idem_log *l = logs; l != NULL; l = l->next) {
-        for (struct idem_lead *lead = l->leads; child && lead != NULL; lead = lead->next) {
+        for (struct idem_lead *lead = l->leads; child && !IDEM_FAULT("log.inherited") && lead != NULL;
+             lead = lead->next) {
             close_file(lead);
             idem_log_dir_close(&lead->dir);
             lead->orphan = lead->busy = false;

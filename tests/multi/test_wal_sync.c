@@ -159,6 +159,230 @@ static void a_full_ring_is_made_up_for_by_a_walk(void **state)
     support_remove(p.wal);
 }
 
+/* ------------------------------------------------------------------ several processes */
+
+static void claims_and_dies(void *ctx)
+{
+    struct place *p = ctx;
+    idem_options o = log_options(p, 0, 0);
+    o.flags = IDEM_OPEN_NO_FLUSHER;
+    idem_store *s;
+    CHECK_IS(idem_open(p->dir, &o, &s), IDEM_OK);
+    char key[16];
+    for (int i = 0; i < 20; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        support_answer(s, key, 200, "yes");
+    }
+    CHECK_IS(support_begin(s, "open", NULL), IDEM_CLAIMED);
+    raise(SIGKILL);
+}
+
+static void what_killed_processes_pushed_is_written_by_whoever_comes(void **state)
+{
+    (void)state;
+    struct place p = a_place();
+    idem_options o = log_options(&p, IDEM_DURABILITY_ASYNC, IDEM_DURABILITY_ASYNC);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    o.flush_interval_ms = 10000;
+    idem_close(support_open(p.dir, &o));
+    CHECK_IS(support_reap(support_spawn(claims_and_dies, &p), SUPPORT_PATIENCE_MS), SUPPORT_KILLED);
+    CHECK_IS(on_disk(&p, "k0").records, 0);
+    idem_store *s = support_open(p.dir, &o);
+    CHECK_IS(idem_sync(s, 0), IDEM_OK);
+    char key[16];
+    for (int i = 0; i < 20; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        CHECK_IS(on_disk(&p, key).completed, 1);
+    }
+    CHECK_IS(on_disk(&p, "open").claims, 1);
+    idem_close(s);
+    support_verify(p.dir);
+    support_remove(p.wal);
+}
+
+static void answers_and_dies_before_the_push(void *ctx)
+{
+    struct place *p = ctx;
+    idem_options o = log_options(p, 0, 0);
+    o.flags = IDEM_OPEN_NO_FLUSHER;
+    idem_store *s;
+    idem_claim c;
+    CHECK_IS(idem_open(p->dir, &o, &s), IDEM_OK);
+    CHECK_IS(support_begin(s, "k", &c), IDEM_CLAIMED);
+    support_at_point("complete.swapped", 1, support_die, NULL);
+    support_complete(s, &c, 200, "yes");
+}
+
+/* Its claim is on the disk, its answer stands in memory and was never pushed. */
+static struct place an_unpushed_answer(idem_options *o)
+{
+    struct place p = a_place();
+    *o = log_options(&p, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC);
+    o->flags |= IDEM_OPEN_NO_FLUSHER;
+    idem_close(support_open(p.dir, o));
+    CHECK_IS(support_reap(support_spawn(answers_and_dies_before_the_push, &p), SUPPORT_PATIENCE_MS), SUPPORT_KILLED);
+    CHECK_IS(on_disk(&p, "k").completed, 0);
+    return p;
+}
+
+static void an_answer_that_was_not_pushed_is_on_the_disk_before_it_is_given_out(void **state)
+{
+    (void)state;
+    idem_options o;
+    struct place p = an_unpushed_answer(&o);
+    o.wal_dir = p.wal;
+    idem_store *s = support_open(p.dir, &o);
+    CHECK_IS(support_begin(s, "k", NULL), IDEM_REPLAY);
+    CHECK_IS(on_disk(&p, "k").completed, 1);
+    idem_close(s);
+    support_remove(p.wal);
+}
+
+static void who_takes_a_dead_ones_lane_has_the_index_walked(void **state)
+{
+    (void)state;
+    idem_options o;
+    struct place p = an_unpushed_answer(&o);
+    o.wal_dir = p.wal;
+    idem_store *s = support_open(p.dir, &o);
+    CHECK_IS(support_begin(s, "other", NULL), IDEM_CLAIMED); /* takes the lane */
+    CHECK_IS(idem_sync(s, 0), IDEM_OK);
+    CHECK_IS(on_disk(&p, "k").completed, 1);
+    CHECK(support_stats(s).log.walks > 0);
+    idem_close(s);
+    support_remove(p.wal);
+}
+
+static void a_forked_child_has_a_log_of_its_own(void **state)
+{
+    (void)state;
+    struct place p = a_place();
+    idem_options o = log_options(&p, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC);
+    idem_store *s = support_open(p.dir, &o); /* with a flusher */
+    CHECK_IS(support_begin(s, "parent", NULL), IDEM_CLAIMED);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        bool good = support_begin(s, "child", NULL) == IDEM_CLAIMED && support_begin(s, "parent", NULL) > 0;
+        idem_close(s);
+        _exit(good ? 0 : 1);
+    }
+    CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
+    CHECK_IS(support_begin(s, "after", NULL), IDEM_CLAIMED);
+    CHECK_IS(on_disk(&p, "child").claims, 1);
+    CHECK_IS(on_disk(&p, "after").claims, 1);
+    idem_close(s);
+    support_remove(p.wal);
+}
+
+struct heir {
+    struct place p;
+    pid_t pid; /* of a child that never calls idem */
+};
+
+static void leaves_a_child_and_dies_leading(void *ctx)
+{
+    struct heir *h = ctx;
+    idem_options o = log_options(&h->p, 0, 0);
+    o.flags = IDEM_OPEN_NO_FLUSHER;
+    idem_store *s;
+    CHECK_IS(idem_open(h->p.dir, &o, &s), IDEM_OK);
+    h->pid = fork();
+    if (h->pid == 0) {
+        support_sleep_ms(SUPPORT_PATIENCE_MS);
+        _exit(0);
+    }
+    support_at_point("log.written", 1, support_die, NULL);
+    support_begin(s, "late", NULL);
+}
+
+static void a_dead_leaders_byte_is_free_though_its_child_lives(void **state)
+{
+    (void)state;
+    struct heir *h = support_shared(sizeof *h);
+    h->p = a_place();
+    idem_options o = log_options(&h->p, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    idem_close(support_open(h->p.dir, &o));
+    CHECK_IS(support_reap(support_spawn(leaves_a_child_and_dies_leading, h), SUPPORT_PATIENCE_MS), SUPPORT_KILLED);
+    idem_store *s = support_open(h->p.dir, &o);
+    int verdict = support_begin(s, "k", NULL);
+    kill(h->pid, SIGKILL);
+    CHECK_IS(verdict, IDEM_CLAIMED);
+    CHECK_IS(support_stats(s).log.epoch, 0);
+    CHECK_IS(on_disk(&h->p, "late").claims, 1);
+    idem_close(s);
+    support_remove(h->p.wal);
+}
+
+static void stops_while_it_leads(void *ctx)
+{
+    struct place *p = ctx;
+    idem_options o = log_options(p, 0, 0);
+    o.flags = IDEM_OPEN_NO_FLUSHER;
+    idem_store *s;
+    CHECK_IS(idem_open(p->dir, &o, &s), IDEM_OK);
+    support_at_point("log.written", 1, support_stop, NULL);
+    CHECK_IS(support_begin(s, "late", NULL), IDEM_CLAIMED);
+    support_at_point(NULL, 0, NULL, NULL);
+    CHECK_IS(support_begin(s, "later", NULL), IDEM_CLAIMED);
+    idem_close(s);
+}
+
+static void a_stopped_leader_is_succeeded_and_does_no_harm_when_it_wakes(void **state)
+{
+    (void)state;
+    struct place p = a_place();
+    idem_options o = log_options(&p, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    o.log_wait_ms = 2000;
+    idem_close(support_open(p.dir, &o));
+    pid_t pid = support_spawn(stops_while_it_leads, &p);
+    CHECK(support_wait_stopped(pid, SUPPORT_PATIENCE_MS));
+    idem_store *s = support_open(p.dir, &o);
+    CHECK_IS(support_begin(s, "k", NULL), IDEM_CLAIMED);
+    CHECK_IS(support_stats(s).log.epoch, 1);
+    CHECK_IS(on_disk(&p, "late").claims, 1); /* by the successor */
+    support_kill(pid, SIGCONT);
+    CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
+    CHECK_IS(on_disk(&p, "late").claims, 1);
+    CHECK_IS(on_disk(&p, "later").claims, 1);
+    CHECK_IS(on_disk(&p, "k").claims, 1);
+    idem_close(s);
+    support_remove(p.wal);
+}
+
+static void many_are_waited_for_at_once(void **state)
+{
+    (void)state;
+    struct place p = a_place();
+    idem_options o = log_options(&p, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    o.wal_ring_refs = 64;
+    idem_store *s = support_open(p.dir, &o);
+    support_answer(s, "k7", 200, "yes");
+    enum { N = 150 }; /* more than a ring holds */
+    static char keys[N][16];
+    static idem_request requests[N];
+    static idem_result results[N];
+    for (int i = 0; i < N; i++) {
+        snprintf(keys[i], sizeof keys[i], "k%d", i);
+        requests[i] = support_request(keys[i]);
+        results[i] = (idem_result){.size = sizeof results[i], .reply = IDEM_REPLY_INIT};
+    }
+    uint64_t before = support_stats(s).log.syncs;
+    CHECK_IS(idem_begin_many(s, requests, N, results), IDEM_OK);
+    CHECK(support_stats(s).log.syncs - before < 60);
+    for (int i = 0; i < N; i++) {
+        CHECK_IS(results[i].verdict, i == 7 ? IDEM_REPLAY : IDEM_CLAIMED);
+        CHECK_IS(results[i].reserved, 0);
+        CHECK_IS(on_disk(&p, keys[i]).records, i == 7 ? 2 : 1);
+        idem_reply_free(&results[i].reply);
+    }
+    idem_close(s);
+    support_remove(p.wal);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +390,13 @@ int main(void)
         cmocka_unit_test(async_is_written_by_the_flusher),
         cmocka_unit_test(idem_sync_waits_for_what_was_pushed),
         cmocka_unit_test(a_full_ring_is_made_up_for_by_a_walk),
+        cmocka_unit_test(what_killed_processes_pushed_is_written_by_whoever_comes),
+        cmocka_unit_test(an_answer_that_was_not_pushed_is_on_the_disk_before_it_is_given_out),
+        cmocka_unit_test(who_takes_a_dead_ones_lane_has_the_index_walked),
+        cmocka_unit_test(a_forked_child_has_a_log_of_its_own),
+        cmocka_unit_test(a_dead_leaders_byte_is_free_though_its_child_lives),
+        cmocka_unit_test(a_stopped_leader_is_succeeded_and_does_no_harm_when_it_wakes),
+        cmocka_unit_test(many_are_waited_for_at_once),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
