@@ -319,6 +319,15 @@ static int contradicts(const struct scan *s, const struct idem_file_rec *f, cons
         s->d->path, name, (unsigned long long)f->base, what);
 }
 
+/* A living store deletes old files while we look at them. Whether this one was allowed to go is known when all is read. */
+static bool vanished(const struct scan *s, uint64_t number)
+{
+    char name[IDEM_LOG_NAME_BYTES];
+    struct stat st;
+    idem_log_file_name(number, name);
+    return idem_io->stat_at(s->d->fd, name, &st) != 0 && errno == ENOENT && !IDEM_FAULT("scan.vanished");
+}
+
 /* Headers of the files that are needed, oldest first. None: s->count is 0. */
 static int read_headers(struct scan *s, const uint64_t *numbers, size_t n)
 {
@@ -346,6 +355,8 @@ static int read_headers(struct scan *s, const uint64_t *numbers, size_t n)
             n = --from;
             continue;
         }
+        if (e == IDEM_E_LOG_DAMAGED && from < n && vanished(s, numbers[from - 1]))
+            break;
         if (e != IDEM_OK)
             return e;
         idem_io->close(fd);
@@ -404,8 +415,13 @@ static int scan(struct scan *s)
         return e;
     note_headers(s, &total);
     idem_pace_begin(&s->pace, s->hooks, total);
-    for (size_t i = s->newest_only && s->count > 0 ? s->count - 1 : 0; i < s->count && e == IDEM_OK; i++)
+    for (size_t i = s->newest_only && s->count > 0 ? s->count - 1 : 0; i < s->count && e == IDEM_OK; i++) {
         e = scan_file(s, &s->files[i], i + 1 < s->count ? &s->files[i + 1] : NULL);
+        if (e == IDEM_E_LOG_DAMAGED && i + 1 < s->count && vanished(s, s->files[i].number)) {
+            s->r->first = s->files[i + 1].number;
+            e = IDEM_OK;
+        }
+    }
     /* Only now is known what was allowed to go. */
     if (e == IDEM_OK && !s->newest_only && s->r->first > s->r->oldest_needed)
         e = missing(s, s->r->first - 1, "files are still needed from number", s->r->oldest_needed);

@@ -323,6 +323,57 @@ static void old_files_may_be_gone(void *dir)
     hand_close(&l);
 }
 
+struct deleting {
+    struct hand_log *l;
+    unsigned n;
+    uint64_t number;
+};
+
+static int delete_one(void *ctx, const struct idem_rec *r, uint64_t file)
+{
+    struct deleting *d = ctx;
+    (void)r;
+    d->n++;
+    if (file == 1)
+        CHECK_IS(idem_log_file_delete(&d->l->d, d->number), IDEM_OK);
+    return 0;
+}
+
+/* Beside a living store: what it may delete may go while we read, and nothing else. */
+static void files_go_while_they_are_read(void *dir)
+{
+    struct hand_log l;
+    struct idem_scan_result r;
+    CHECK_IS(mkdir(dir, 0700), 0);
+    hand_open(&l, dir);
+    for (unsigned i = 1; i <= 5; i++) {
+        hand_file(&l, true);
+        hand_add(&l, hand_claim(&l, "k", i));
+        hand_flush(&l, true);
+    }
+    struct idem_rec retain = {.kind = REC_RETAIN, .token = 4};
+    hand_add(&l, retain);
+    hand_flush(&l, true);
+    struct deleting d = {&l, 0, 2};
+    CHECK_IS(idem_scan(&l.d, delete_one, &d, NULL, &r), IDEM_OK);
+    CHECK_IS(d.n, 5);
+    CHECK_IS(r.first, 3);
+    hand_close(&l);
+    char other[200];
+    snprintf(other, sizeof other, "%s/e", (char *)dir);
+    CHECK_IS(mkdir(other, 0700), 0);
+    hand_open(&l, other);
+    for (unsigned i = 1; i <= 5; i++) {
+        hand_file(&l, true);
+        hand_add(&l, hand_claim(&l, "k", i));
+        hand_flush(&l, true);
+    }
+    d = (struct deleting){&l, 0, 2};
+    CHECK_IS(idem_scan(&l.d, delete_one, &d, NULL, &r), IDEM_E_LOG_DAMAGED);
+    CHECK(strstr(idem_error_detail(), "wal-00000000000000000002: missing") != NULL);
+    hand_close(&l);
+}
+
 static void a_record_of_an_unknown_kind(void *dir)
 {
     struct hand_log l;
@@ -585,6 +636,7 @@ PROMISE(damage_in_the_middle_is_refused, "scan.cuts", NULL)
 PROMISE(what_is_void_is_not_read, "scan.void", NULL)
 PROMISE(missing_and_foreign_files_are_refused, "scan.chain", NULL)
 PROMISE(old_files_may_be_gone, "scan.retain", NULL)
+PROMISE(files_go_while_they_are_read, "scan.vanished", NULL)
 PROMISE(a_record_of_an_unknown_kind, "scan.unknown", NULL)
 PROMISE(a_faulty_writer_is_not_a_torn_tail, "scan.cuts", NULL)
 PROMISE(the_id_says_whose_it_is, "scan.id", NULL)
@@ -601,6 +653,7 @@ int main(void)
         cmocka_unit_test(test_what_is_void_is_not_read),
         cmocka_unit_test(test_missing_and_foreign_files_are_refused),
         cmocka_unit_test(test_old_files_may_be_gone),
+        cmocka_unit_test(test_files_go_while_they_are_read),
         cmocka_unit_test(test_a_record_of_an_unknown_kind),
         cmocka_unit_test(test_a_faulty_writer_is_not_a_torn_tail),
         cmocka_unit_test(test_the_id_says_whose_it_is),
