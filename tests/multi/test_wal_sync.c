@@ -287,11 +287,12 @@ static void leaves_a_child_and_dies_leading(void *ctx)
     o.flags = IDEM_OPEN_NO_FLUSHER;
     idem_store *s;
     CHECK_IS(idem_open(h->p.dir, &o, &s), IDEM_OK);
-    h->pid = fork();
-    if (h->pid == 0) {
+    pid_t pid = fork();
+    if (pid == 0) {
         support_sleep_ms(SUPPORT_PATIENCE_MS);
         _exit(0);
     }
+    h->pid = pid;
     support_at_point("log.written", 1, support_die, NULL);
     support_begin(s, "late", NULL);
 }
@@ -307,6 +308,7 @@ static void a_dead_leaders_byte_is_free_though_its_child_lives(void **state)
     CHECK_IS(support_reap(support_spawn(leaves_a_child_and_dies_leading, h), SUPPORT_PATIENCE_MS), SUPPORT_KILLED);
     idem_store *s = support_open(h->p.dir, &o);
     int verdict = support_begin(s, "k", NULL);
+    CHECK(h->pid > 0);
     kill(h->pid, SIGKILL);
     CHECK_IS(verdict, IDEM_CLAIMED);
     CHECK_IS(support_stats(s).log.epoch, 0);
