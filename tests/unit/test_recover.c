@@ -4,6 +4,7 @@
 #include "unit/wal_log.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <sys/stat.h>
 
 #include "recover/scan.h"
@@ -381,6 +382,134 @@ static void a_fenced_writer_makes_the_next_file(void **state)
     hand_close(&l);
 }
 
+/* ------------------------------------------------------------------ each system call fails once */
+
+static struct idem_io_calls failing;
+static unsigned calls, fail_at;
+static int fail_with;
+
+static bool fails(void)
+{
+    if (++calls != fail_at)
+        return false;
+    errno = fail_with;
+    return true;
+}
+static int f_open_at(int d, const char *n, int fl, mode_t m)
+{
+    return fails() ? -1 : idem_io_system.open_at(d, n, fl, m);
+}
+static ssize_t f_pread(int fd, void *to, size_t n, off_t at)
+{
+    return fails() ? -1 : idem_io_system.pread(fd, to, n, at);
+}
+static ssize_t f_pwrite(int fd, const void *from, size_t n, off_t at)
+{
+    return fails() ? -1 : idem_io_system.pwrite(fd, from, n > 700 ? 700 : n, at);
+}
+static int f_fdatasync(int fd)
+{
+    return fails() ? -1 : idem_io_system.fdatasync(fd);
+}
+static int f_fsync(int fd)
+{
+    return fails() ? -1 : idem_io_system.fsync(fd);
+}
+static int f_fallocate(int fd, off_t n)
+{
+    return fails() ? -1 : idem_io_system.fallocate(fd, n);
+}
+static int f_fstat(int fd, struct stat *st)
+{
+    return fails() ? -1 : idem_io_system.fstat(fd, st);
+}
+static int f_stat_at(int d, const char *n, struct stat *st)
+{
+    return fails() ? -1 : idem_io_system.stat_at(d, n, st);
+}
+static int f_rename_at(int d, const char *from, const char *to)
+{
+    return fails() ? -1 : idem_io_system.rename_at(d, from, to);
+}
+static int f_replace_at(int d, const char *from, const char *to)
+{
+    return fails() ? -1 : idem_io_system.replace_at(d, from, to);
+}
+static int f_hold_dir(int d)
+{
+    return fails() ? -1 : idem_io_system.hold_dir(d);
+}
+static int f_list(int d, int (*each)(void *ctx, const char *name), void *ctx)
+{
+    return fails() ? -1 : idem_io_system.list(d, each, ctx);
+}
+
+static int recover_failing(idem_recovery *r, unsigned at, int with)
+{
+    failing = idem_io_system;
+    failing.open_at = f_open_at;
+    failing.pread = f_pread;
+    failing.pwrite = f_pwrite;
+    failing.fdatasync = f_fdatasync;
+    failing.fsync = f_fsync;
+    failing.fallocate = f_fallocate;
+    failing.fstat = f_fstat;
+    failing.stat_at = f_stat_at;
+    failing.rename_at = f_rename_at;
+    failing.replace_at = f_replace_at;
+    failing.hold_dir = f_hold_dir;
+    failing.list = f_list;
+    calls = 0;
+    fail_at = at;
+    fail_with = with;
+    idem_io = &failing;
+    int e = idem_recover(r);
+    idem_io = &idem_io_system;
+    return e;
+}
+
+/* An error in words, or it did not matter; the next one brings back the same. */
+static void each_call_fails_once(void *place)
+{
+    static const int with[] = {EIO, ENOSPC};
+    unsigned errors = 0, total = 0;
+    CHECK_IS(mkdir(place, 0700), 0);
+    for (unsigned w = 0; w < 2; w++) {
+        bool reached = true;
+        for (unsigned at = 1; reached && at < 400; at++) {
+            struct hand_log l;
+            struct heard h;
+            char log[160], dir[160];
+            snprintf(log, sizeof log, "%s/l", (char *)place);
+            snprintf(dir, sizeof dir, "%s/s", (char *)place);
+            write_log(&l, log);
+            idem_recovery r = recovery_of(&l, dir, &h);
+            int e = recover_failing(&r, at, with[w]);
+            reached = calls >= at;
+            if (e != IDEM_OK) {
+                errors++;
+                CHECK(idem_error_detail()[0] != '\0');
+                CHECK(access(dir, F_OK) != 0); /* no store, and no directory of one */
+                e = idem_recover(&r);
+                if (e != IDEM_OK)
+                    fprintf(stderr, "call %u: then %d: %s\n", at, e, idem_error_detail());
+                CHECK_IS(e, IDEM_OK);
+            }
+            what_the_log_said(dir);
+            /* What it has written is a log that brings back the same. */
+            support_remove(dir);
+            CHECK_IS(idem_recover(&r), IDEM_OK);
+            what_the_log_said(dir);
+            hand_close(&l);
+            support_remove(dir);
+            support_remove(log);
+            total++;
+        }
+        CHECK(!reached);
+    }
+    CHECK(errors > 60 && errors < total);
+}
+
 /* ------------------------------------------------------------------ with a living store */
 
 static idem_options logged(const char *log)
@@ -530,6 +659,7 @@ static void the_log_is_walked(void **state)
 
 PROMISE(a_store_comes_back, "recover.tail", "recover.unowned", "recover.time", NULL)
 PROMISE(killed_anywhere, "recover.tail", NULL)
+PROMISE(each_call_fails_once, "recover.tail", NULL)
 PROMISE(opening_brings_it_back, "recover.unowned", NULL)
 PROMISE(what_is_refused_stays_as_it_was, "recover.unread", NULL)
 
@@ -543,6 +673,7 @@ int main(void)
         cmocka_unit_test(no_log_is_no_store),
         cmocka_unit_test(progress_may_end_it_and_nothing_is_left),
         cmocka_unit_test(a_fenced_writer_makes_the_next_file),
+        cmocka_unit_test(test_each_call_fails_once),
         cmocka_unit_test(test_opening_brings_it_back),
         cmocka_unit_test(the_old_segment_is_fenced),
         cmocka_unit_test(the_log_is_walked),
