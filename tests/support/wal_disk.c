@@ -1,349 +1,23 @@
 /* tests/support/wal_disk.c - see wal_disk.h. */
-#include "support/wal_disk.h"
+#include "support/wal_disk_parts.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#define CALLS_MAX 20000u
-#define BYTES_MAX (UINT64_C(96) << 20)
-#define NAME_MAX_ 96u
 #define SECTOR    512u
 #define FILES_MAX 256u
 #define NAMES_MAX 256u
 #define TOLD_MAX  20000u
 
-enum what { MADE, WROTE, SIZED, SYNCED, FAILED_SYNC, DIR_SYNCED, RENAMED, UNLINKED, MADE_DIR, PARENT_SYNCED, TOLD };
-
-struct call {
-    uint8_t what;
-    ino_t inode;
-    uint64_t at, n; /* told: at */
-    uint64_t bytes; /* where the written ones lie */
-    char name[NAME_MAX_], to[NAME_MAX_];
-};
-
-/* Shared by all processes that record. */
-static struct record {
-    pthread_mutex_t lock;
-    enum wal_lie lie;
-    unsigned fail_sync; /* counts down */
-    uint64_t fail_bytes, unsynced;
-    unsigned seen, fail_at; /* of all calls */
-    int fail_with;
-    bool fail_for_good;
-    ino_t directory, parent;
-    char path[512], parent_path[512];
-    unsigned calls;
-    uint64_t bytes;
-    struct call call[CALLS_MAX];
-    uint8_t data[BYTES_MAX];
-} * rec;
-
-/* ------------------------------------------------------------------ recording */
-
-static void lock(void)
+static void set_name(char to[CALL_NAME_MAX], const char *name)
 {
-    if (pthread_mutex_lock(&rec->lock) == EOWNERDEAD)
-        pthread_mutex_consistent(&rec->lock);
-}
-static void unlock(void)
-{
-    int kept = errno;
-    pthread_mutex_unlock(&rec->lock);
-    errno = kept;
-}
-
-static struct call *note(enum what what, ino_t inode)
-{
-    CHECK(rec->calls < CALLS_MAX);
-    struct call *c = &rec->call[rec->calls++];
-    memset(c, 0, sizeof *c);
-    c->what = (uint8_t)what;
-    c->inode = inode;
-    return c;
-}
-static ino_t inode_of(int fd)
-{
-    int kept = errno;
-    struct stat st;
-    CHECK(fstat(fd, &st) == 0);
-    errno = kept;
-    return st.st_ino;
-}
-static void set_name(char to[NAME_MAX_], const char *name)
-{
-    CHECK(strlen(name) < NAME_MAX_);
+    CHECK(strlen(name) < CALL_NAME_MAX);
     memcpy(to, name, strlen(name) + 1);
 }
-
-/* Under the lock. */
-static bool fails(void)
-{
-    rec->seen++;
-    if (rec->fail_at == 0 || rec->fail_with == WAL_SHORT ||
-        (rec->seen != rec->fail_at && !(rec->fail_for_good && rec->seen > rec->fail_at)))
-        return false;
-    errno = rec->fail_with;
-    return true;
-}
-
-static int r_open_at(int dir, const char *name, int flags, mode_t mode)
-{
-    lock();
-    int fd = fails() ? -1 : idem_io_system.open_at(dir, name, flags, mode);
-    if (fd >= 0 && (flags & O_CREAT))
-        set_name(note(MADE, inode_of(fd))->name, name);
-    unlock();
-    return fd;
-}
-static ssize_t r_pwrite(int fd, const void *from, size_t n, off_t at)
-{
-    lock();
-    bool cut = rec->fail_with == WAL_SHORT && rec->fail_at == rec->seen + 1 && n > 1;
-    ssize_t w = fails() ? -1 : idem_io_system.pwrite(fd, from, cut ? n / 2 : n, at);
-    if (w > 0) {
-        struct call *c = note(WROTE, inode_of(fd));
-        CHECK(rec->bytes + (uint64_t)w <= BYTES_MAX);
-        c->at = (uint64_t)at;
-        c->n = (uint64_t)w;
-        c->bytes = rec->bytes;
-        memcpy(rec->data + rec->bytes, from, (size_t)w);
-        rec->bytes += (uint64_t)w;
-        rec->unsynced += (uint64_t)w;
-    }
-    unlock();
-    return w;
-}
-static int r_fallocate(int fd, off_t bytes)
-{
-    lock();
-    int r = fails() ? -1 : idem_io_system.fallocate(fd, bytes);
-    if (r == 0)
-        note(SIZED, inode_of(fd))->n = (uint64_t)bytes;
-    unlock();
-    return r;
-}
-
-/* A sync is durable from the moment it returns on; what it might do before is among what unsynced sectors may do. */
-static int sync_with(int fd, int (*sync)(int), enum wal_lie lie)
-{
-    lock();
-    ino_t inode = inode_of(fd);
-    bool directory = inode == rec->directory, parent = inode == rec->parent;
-    int r = 0;
-    if (fails()) {
-        if (!directory && !parent)
-            note(FAILED_SYNC, inode);
-        r = -1;
-    } else if (directory || parent) {
-        if (rec->lie != WAL_NO_DIRSYNC)
-            note(directory ? DIR_SYNCED : PARENT_SYNCED, inode);
-    } else if (rec->fail_sync != 0 && rec->unsynced >= rec->fail_bytes && --rec->fail_sync == 0) {
-        note(FAILED_SYNC, inode);
-        errno = EIO;
-        r = -1;
-    } else if (rec->lie != lie) {
-        r = sync(fd);
-        if (r == 0)
-            note(SYNCED, inode);
-    }
-    if (!directory && !parent)
-        rec->unsynced = 0;
-    unlock();
-    return r;
-}
-static int r_fdatasync(int fd)
-{
-    return sync_with(fd, idem_io_system.fdatasync, WAL_NO_FDATASYNC);
-}
-static int r_fsync(int fd)
-{
-    return sync_with(fd, idem_io_system.fsync, WAL_NO_FSYNC);
-}
-
-static int renamed(int r, const char *from, const char *to)
-{
-    if (r == 0) {
-        struct call *c = note(RENAMED, 0);
-        set_name(c->name, from);
-        set_name(c->to, to);
-    }
-    unlock();
-    return r;
-}
-static int r_rename_at(int dir, const char *from, const char *to)
-{
-    lock();
-    return renamed(fails() ? -1 : idem_io_system.rename_at(dir, from, to), from, to);
-}
-static int r_replace_at(int dir, const char *from, const char *to)
-{
-    lock();
-    return renamed(fails() ? -1 : idem_io_system.replace_at(dir, from, to), from, to);
-}
-static int r_unlink_at(int dir, const char *name)
-{
-    lock();
-    int r = fails() ? -1 : idem_io_system.unlink_at(dir, name);
-    if (r == 0)
-        set_name(note(UNLINKED, 0)->name, name);
-    unlock();
-    return r;
-}
-static int r_mkdir_at(int dir, const char *name, mode_t mode)
-{
-    lock();
-    int r = fails() ? -1 : idem_io_system.mkdir_at(dir, name, mode);
-    struct stat st;
-    if (r == 0 && strcmp(name, rec->path) == 0 && stat(name, &st) == 0) {
-        rec->directory = st.st_ino;
-        note(MADE_DIR, st.st_ino);
-    }
-    unlock();
-    return r;
-}
-
-/* Those that change nothing can only fail. */
-static bool only_fails(void)
-{
-    lock();
-    bool f = fails();
-    unlock();
-    return f;
-}
-static ssize_t r_pread(int fd, void *to, size_t n, off_t at)
-{
-    return only_fails() ? -1 : idem_io_system.pread(fd, to, n, at);
-}
-static int r_give(int fd, gid_t group, mode_t mode)
-{
-    return only_fails() ? -1 : idem_io_system.give(fd, group, mode);
-}
-static int r_fstat(int fd, struct stat *st)
-{
-    return only_fails() ? -1 : idem_io_system.fstat(fd, st);
-}
-static int r_stat_at(int dir, const char *name, struct stat *st)
-{
-    return only_fails() ? -1 : idem_io_system.stat_at(dir, name, st);
-}
-static int r_list(int dir, int (*each)(void *ctx, const char *name), void *ctx)
-{
-    return only_fails() ? -1 : idem_io_system.list(dir, each, ctx);
-}
-static int r_lock(int fd, int64_t at)
-{
-    return only_fails() ? -1 : idem_io_system.lock(fd, at);
-}
-static int r_hold_dir(int dir)
-{
-    return only_fails() ? -1 : idem_io_system.hold_dir(dir);
-}
-
-static struct idem_io_calls table;
-
-void wal_record_begin(const char *directory, enum wal_lie lie)
-{
-    struct stat st;
-    if (rec == NULL) {
-        pthread_mutexattr_t a;
-        rec = mmap(NULL, sizeof *rec, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        CHECK(rec != MAP_FAILED);
-        CHECK(pthread_mutexattr_init(&a) == 0 && pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED) == 0);
-        CHECK(pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST) == 0 && pthread_mutex_init(&rec->lock, &a) == 0);
-    }
-    CHECK(strlen(directory) < sizeof rec->path);
-    memcpy(rec->path, directory, strlen(directory) + 1);
-    memcpy(rec->parent_path, rec->path, sizeof rec->path);
-    *strrchr(rec->parent_path, '/') = '\0';
-    rec->directory = stat(rec->path, &st) == 0 ? st.st_ino : 0;
-    CHECK(stat(rec->parent_path, &st) == 0);
-    rec->parent = st.st_ino;
-    rec->lie = lie;
-    rec->fail_sync = 0;
-    rec->fail_bytes = rec->unsynced = 0;
-    rec->fail_at = rec->seen = 0;
-    rec->calls = 0;
-    rec->bytes = 0;
-    table = idem_io_system;
-    table.open_at = r_open_at;
-    table.pwrite = r_pwrite;
-    table.fallocate = r_fallocate;
-    table.fdatasync = r_fdatasync;
-    table.fsync = r_fsync;
-    table.rename_at = r_rename_at;
-    table.replace_at = r_replace_at;
-    table.unlink_at = r_unlink_at;
-    table.mkdir_at = r_mkdir_at;
-    table.pread = r_pread;
-    table.give = r_give;
-    table.fstat = r_fstat;
-    table.stat_at = r_stat_at;
-    table.list = r_list;
-    table.lock = r_lock;
-    table.hold_dir = r_hold_dir;
-    idem_io = &table;
-}
-void wal_record_lie(enum wal_lie lie)
-{
-    rec->lie = lie;
-}
-void wal_record_end(void)
-{
-    idem_io = &idem_io_system;
-}
-void wal_record_told(uint64_t what)
-{
-    lock();
-    note(TOLD, 0)->at = what;
-    unlock();
-}
-void wal_record_fail_sync(unsigned nth)
-{
-    rec->fail_sync = nth;
-}
-void wal_record_fail_call(unsigned nth, int error, bool for_good)
-{
-    lock();
-    rec->seen = 0;
-    rec->fail_at = nth;
-    rec->fail_with = error;
-    rec->fail_for_good = for_good;
-    unlock();
-}
-unsigned wal_calls_seen(void)
-{
-    return rec->seen;
-}
-void wal_record_fail_only(uint64_t bytes)
-{
-    rec->fail_bytes = bytes;
-}
-unsigned wal_recorded(void)
-{
-    return rec->calls;
-}
-
-const char *wal_call_words(unsigned i)
-{
-    static const char *const words[] = {
-        "create", "write", "fallocate",          "sync", "failed sync", "sync of the directory", "rename",
-        "unlink", "mkdir", "sync of the parent", "told"};
-    static char text[2 * NAME_MAX_ + 80];
-    const struct call *c = &rec->call[i];
-    snprintf(text, sizeof text, "%s %s%s%s inode %llu %llu+%llu", words[c->what], c->name, c->to[0] ? " to " : "",
-             c->to, (unsigned long long)c->inode, (unsigned long long)c->at, (unsigned long long)c->n);
-    return text;
-}
-
-/* ------------------------------------------------------------------ the disk */
 
 struct file {
     ino_t inode;
@@ -355,7 +29,7 @@ struct file {
 enum { CLEAN, DIRTY, LEFT };
 
 struct name {
-    char name[NAME_MAX_];
+    char name[CALL_NAME_MAX];
     struct file *file; /* NULL: removed */
 };
 struct names {
@@ -486,8 +160,8 @@ struct wal_disk *wal_disk_new(const char *from)
 
 void wal_disk_apply(struct wal_disk *d, unsigned i)
 {
-    CHECK(i == d->applied && i < rec->calls);
-    const struct call *c = &rec->call[i];
+    CHECK(i == d->applied && i < wal_rec->calls);
+    const struct call *c = &wal_rec->call[i];
     struct file *f = c->inode != 0 ? file_of(d, c->inode) : NULL;
     d->applied++;
     switch ((enum what)c->what) {
@@ -501,7 +175,7 @@ void wal_disk_apply(struct wal_disk *d, unsigned i)
     case WROTE:
         CHECK(f != NULL);
         grow(f, c->at + c->n);
-        memcpy(f->now + c->at, rec->data + c->bytes, c->n);
+        memcpy(f->now + c->at, wal_rec->data + c->bytes, c->n);
         for (uint64_t s = c->at / SECTOR; s <= (c->at + c->n - 1) / SECTOR; s++)
             f->state[s] = DIRTY;
         break;

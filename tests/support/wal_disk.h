@@ -37,7 +37,8 @@ void wal_record_fail_sync(unsigned nth);
 /* Of those syncs that have at least so many bytes to write: what comes behind them does not write the same sectors again. */
 void wal_record_fail_only(uint64_t bytes);
 unsigned wal_recorded(void);
-/* The nth call of the table from now on, whichever it is (but close and unlock), does nothing and fails with `error`; for_good: so do all after it.
+/* The nth call of the table from now on, whichever it is (but close and unlock), does nothing and fails with `error`; for_good: so do all of
+   its kind after it.
    SHORT: a pwrite does half of it, once. nth 0: none. What was counted since: wal_calls_seen(). */
 #define WAL_SHORT (-1)
 void wal_record_fail_call(unsigned nth, int error, bool for_good);
