@@ -1,0 +1,260 @@
+/*
+ * tests/unit/test_recover_open.c - recovery with each of its system calls failing once; opening a store that is gone but has a log; whoever still has the
+ * old segment.
+ */
+#include "unit/recover_log.h"
+
+#include <errno.h>
+
+#include "segment/layout.h"
+
+/* ------------------------------------------------------------------ each system call fails once */
+
+static struct idem_io_calls failing;
+static unsigned calls, fail_at;
+static int fail_with;
+
+static bool fails(void)
+{
+    if (++calls != fail_at)
+        return false;
+    errno = fail_with;
+    return true;
+}
+static int f_open_at(int d, const char *n, int fl, mode_t m)
+{
+    return fails() ? -1 : idem_io_system.open_at(d, n, fl, m);
+}
+static ssize_t f_pread(int fd, void *to, size_t n, off_t at)
+{
+    return fails() ? -1 : idem_io_system.pread(fd, to, n, at);
+}
+static ssize_t f_pwrite(int fd, const void *from, size_t n, off_t at)
+{
+    return fails() ? -1 : idem_io_system.pwrite(fd, from, n > 700 ? 700 : n, at);
+}
+static int f_fdatasync(int fd)
+{
+    return fails() ? -1 : idem_io_system.fdatasync(fd);
+}
+static int f_fsync(int fd)
+{
+    return fails() ? -1 : idem_io_system.fsync(fd);
+}
+static int f_fallocate(int fd, off_t n)
+{
+    return fails() ? -1 : idem_io_system.fallocate(fd, n);
+}
+static int f_fstat(int fd, struct stat *st)
+{
+    return fails() ? -1 : idem_io_system.fstat(fd, st);
+}
+static int f_stat_at(int d, const char *n, struct stat *st)
+{
+    return fails() ? -1 : idem_io_system.stat_at(d, n, st);
+}
+static int f_rename_at(int d, const char *from, const char *to)
+{
+    return fails() ? -1 : idem_io_system.rename_at(d, from, to);
+}
+static int f_replace_at(int d, const char *from, const char *to)
+{
+    return fails() ? -1 : idem_io_system.replace_at(d, from, to);
+}
+static int f_hold_dir(int d)
+{
+    return fails() ? -1 : idem_io_system.hold_dir(d);
+}
+static int f_list(int d, int (*each)(void *ctx, const char *name), void *ctx)
+{
+    return fails() ? -1 : idem_io_system.list(d, each, ctx);
+}
+
+static int recover_failing(idem_recovery *r, unsigned at, int with)
+{
+    failing = idem_io_system;
+    failing.open_at = f_open_at;
+    failing.pread = f_pread;
+    failing.pwrite = f_pwrite;
+    failing.fdatasync = f_fdatasync;
+    failing.fsync = f_fsync;
+    failing.fallocate = f_fallocate;
+    failing.fstat = f_fstat;
+    failing.stat_at = f_stat_at;
+    failing.rename_at = f_rename_at;
+    failing.replace_at = f_replace_at;
+    failing.hold_dir = f_hold_dir;
+    failing.list = f_list;
+    calls = 0;
+    fail_at = at;
+    fail_with = with;
+    idem_io = &failing;
+    int e = idem_recover(r);
+    idem_io = &idem_io_system;
+    return e;
+}
+
+/* An error in words, or it did not matter; the next one brings back the same. */
+static void each_call_fails_once(void *place)
+{
+    static const int with[] = {EIO, ENOSPC};
+    unsigned errors = 0, total = 0;
+    CHECK_IS(mkdir(place, 0700), 0);
+    for (unsigned w = 0; w < 2; w++) {
+        bool reached = true;
+        for (unsigned at = 1; reached && at < 400; at++) {
+            struct hand_log l;
+            struct heard h;
+            char log[160], dir[160];
+            snprintf(log, sizeof log, "%s/l", (char *)place);
+            snprintf(dir, sizeof dir, "%s/s", (char *)place);
+            write_log(&l, log);
+            idem_recovery r = recovery_of(&l, dir, &h);
+            int e = recover_failing(&r, at, with[w]);
+            reached = calls >= at;
+            if (e != IDEM_OK) {
+                errors++;
+                CHECK(idem_error_detail()[0] != '\0');
+                CHECK(access(dir, F_OK) != 0); /* no store, and no directory of one */
+                e = idem_recover(&r);
+                if (e != IDEM_OK)
+                    fprintf(stderr, "call %u: then %d: %s\n", at, e, idem_error_detail());
+                CHECK_IS(e, IDEM_OK);
+            }
+            what_the_log_said(dir);
+            /* What it has written is a log that brings back the same. */
+            support_remove(dir);
+            CHECK_IS(idem_recover(&r), IDEM_OK);
+            what_the_log_said(dir);
+            hand_close(&l);
+            support_remove(dir);
+            support_remove(log);
+            total++;
+        }
+        CHECK(!reached);
+    }
+    CHECK(errors > 60 && errors < total);
+}
+
+/* ------------------------------------------------------------------ with a living store */
+
+static idem_options logged(const char *log)
+{
+    idem_options o = support_options(1000);
+    o.wal_dir = log;
+    o.wal_file_bytes = 1 << 20;
+    o.durability_claim = IDEM_DURABILITY_SYNC;
+    return o;
+}
+
+/* As after a reboot: the root is from another boot. */
+static void age_root(const char *dir)
+{
+    char file[300];
+    struct idem_root_const f;
+    snprintf(file, sizeof file, "%s/root", dir);
+    int fd = open(file, O_RDWR);
+    CHECK(fd >= 0);
+    off_t at = offsetof(struct idem_root_shm, fixed);
+    CHECK_IS(pread(fd, &f, sizeof f, at), sizeof f);
+    f.boot_id[0] = f.boot_id[0] == 'a' ? 'b' : 'a';
+    f.checksum = XXH3_64bits(&f, sizeof f - sizeof f.checksum);
+    CHECK_IS(pwrite(fd, &f, sizeof f, at), sizeof f);
+    close(fd);
+}
+
+static void opening_brings_it_back(void *place)
+{
+    char log[160], dir[160];
+    CHECK_IS(mkdir(place, 0700), 0);
+    snprintf(log, sizeof log, "%s/l", (char *)place);
+    snprintf(dir, sizeof dir, "%s/s", (char *)place);
+    idem_options o = logged(log);
+    uint64_t token = 0;
+    uint8_t uuid[16] = {0};
+    for (unsigned round = 0; round < 4; round++) {
+        idem_store *store = support_open(dir, &o);
+        idem_stats_data stats = support_stats(store);
+        if (round > 0)
+            CHECK(memcmp(uuid, stats.store_uuid, 16) == 0);
+        memcpy(uuid, stats.store_uuid, 16);
+        idem_claim claim;
+        idem_reply reply = IDEM_REPLY_INIT;
+        char key[16];
+        for (unsigned r = 0; r < round; r++) { /* what earlier rounds left */
+            snprintf(key, sizeof key, "done-%u", r);
+            idem_request rq = support_request(key);
+            CHECK_IS(idem_begin(store, &rq, &claim, &reply), IDEM_REPLAY);
+            CHECK_BYTES(reply.body, reply.body_bytes, "kept");
+            idem_reply_free(&reply);
+        }
+        idem_request rq = support_request("running");
+        int verdict = idem_begin(store, &rq, &claim, &reply);
+        CHECK_IS(verdict, round == 0 ? IDEM_CLAIMED : IDEM_RECLAIMED);
+        CHECK_IS(claim.attempt, round + 1);
+        CHECK(claim.token > token);
+        token = claim.token;
+        if (round > 0) {
+            CHECK_IS(reply.lost_reason, IDEM_LOST_CRASH);
+            CHECK_BYTES(reply.mark, reply.mark_bytes, "half way");
+        }
+        idem_reply_free(&reply);
+        CHECK_IS(idem_mark(store, &claim, "half way", 8), IDEM_OK);
+        snprintf(key, sizeof key, "done-%u", round);
+        support_answer(store, key, 200, "kept");
+        CHECK_IS(idem_sync(store, 0), IDEM_OK);
+        if (round % 2 == 0) { /* the machine goes down: nobody closes anything, the root is of another boot */
+            age_root(dir);
+        } else { /* somebody removes the segment, and we are still there */
+            support_remove(dir);
+        }
+        idem_close(store);
+    }
+    /* Destroyed: nothing comes back. */
+    idem_store *store = support_open(dir, &o);
+    idem_close(store);
+    CHECK_IS(idem_destroy(dir), IDEM_OK);
+    store = support_open(dir, &o);
+    idem_claim claim;
+    CHECK_IS(support_begin(store, "done-0", &claim), IDEM_CLAIMED);
+    idem_close(store);
+}
+
+/* Who still has the old segment mapped writes into a log that is not his any more: he can't acknowledge anything. */
+static void the_old_segment_is_fenced(void **state)
+{
+    (void)state;
+    const char *place = support_dir();
+    char log[160], dir[160];
+    CHECK_IS(mkdir(place, 0700), 0);
+    snprintf(log, sizeof log, "%s/l", place);
+    snprintf(dir, sizeof dir, "%s/s", place);
+    idem_options o = logged(log);
+    o.flags |= IDEM_OPEN_FAIL_STALE;
+    idem_store *old = support_open(dir, &o);
+    idem_claim claim;
+    CHECK_IS(support_begin(old, "k", &claim), IDEM_CLAIMED);
+    support_remove(dir);
+    idem_store *fresh = support_open(dir, &o);
+    int e = support_complete(old, &claim, 200, "late");
+    CHECK(e == IDEM_E_STALE || e == IDEM_E_LOG);
+    idem_claim again;
+    CHECK_IS(support_begin(fresh, "k", &again), IDEM_RECLAIMED);
+    CHECK(again.token > claim.token);
+    CHECK_IS(support_complete(fresh, &again, 200, "right"), IDEM_OK);
+    idem_close(old);
+    idem_close(fresh);
+}
+
+PROMISE(each_call_fails_once, "recover.tail", NULL)
+PROMISE(opening_brings_it_back, "recover.unowned", NULL)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_call_fails_once),
+        cmocka_unit_test(test_opening_brings_it_back),
+        cmocka_unit_test(the_old_segment_is_fenced),
+    };
+    return cmocka_run_group_tests(tests, support_setup, support_teardown);
+}
