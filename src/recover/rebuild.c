@@ -127,6 +127,30 @@ static int look_for_store(struct rebuild *b)
     return idem_fail(IDEM_E_EXISTS, "%s: there is a store; replacing it by its log has to be asked for", b->path);
 }
 
+/* A second store that was given the log of a living one: it must not take it for a log that was left. */
+static int look_for_owner(struct rebuild *b)
+{
+    char place[IDEM_LOG_PATH_MAX];
+    struct idem_view *v;
+    idem_options o;
+    idem_log_place_read(&b->d, place);
+    if (place[0] == '\0' || strcmp(place, b->path) == 0 || IDEM_FAULT("recover.owner"))
+        return IDEM_OK;
+    memset(&o, 0, sizeof o);
+    if (idem_attach_hidden(place, "root", &o, &v) != IDEM_OK)
+        return IDEM_OK;
+    struct stat its, ours; /* a copy of its log may go where it likes */
+    bool owner = memcmp(v->fixed.uuid, b->d.id.uuid, sizeof b->d.id.uuid) == 0 &&
+                 memcmp(v->log.instance, b->d.id.instance, sizeof b->d.id.instance) == 0 &&
+                 stat(v->log.wal_dir, &its) == 0 && fstat(b->d.fd, &ours) == 0 && its.st_dev == ours.st_dev &&
+                 its.st_ino == ours.st_ino;
+    idem_view_close(v);
+    return !owner ? IDEM_OK
+                  : idem_fail(IDEM_E_LOG_FOREIGN,
+                              "%s: the log of the store at %s, which is there; each store needs a directory of its own",
+                              b->r->wal_dir, place);
+}
+
 /* ------------------------------------------------------------------ what time it is */
 
 static int64_t wall_ms(const idem_recovery *r)
@@ -204,6 +228,8 @@ static int own(struct rebuild *b)
         id.newest = b->s.newest.number;
     }
     e = IDEM_FAULT("recover.unowned") ? IDEM_OK : idem_log_id_replace(&b->d, &id);
+    if (e == IDEM_OK)
+        e = idem_log_place_write(&b->d, b->path);
     IDEM_POINT("recover.owned");
     return e;
 }
@@ -399,6 +425,8 @@ static int locked(struct rebuild *b)
     int e = read_newest(b);
     if (e == IDEM_OK && b->s.first == 0)
         e = nothing_there(b);
+    if (e == IDEM_OK)
+        e = look_for_owner(b);
     if (e != IDEM_OK)
         return e;
     e = idem_path_open_dir(b->path, &b->made, b->s.newest.group, &b->dir_fd);

@@ -259,6 +259,8 @@ static int create_hidden(const char *path, const idem_options *o, const struct i
     store_relaxed(&root->generations, 1); /* relaxed: before the magic */
     if (d != NULL)
         e = idem_logdir_begin(d, &f, &l, root->log_control);
+    if (d != NULL && e == IDEM_OK)
+        e = idem_log_place_write(d, path);
     store_release(&root->magic, IDEM_ROOT_MAGIC); /* P6 release: everything above */
     munmap(map, f.root_bytes);
     IDEM_POINT("create.root");

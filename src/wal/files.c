@@ -11,10 +11,12 @@
 #include "base/error.h"
 #include "base/point.h"
 
-#define ID_NAME   "id"
-#define ID_BYTES  (2 * IDEM_WAL_SECTOR_BYTES)
-#define TMP_BYTES 64u
-#define ID_TMP    "id.tmp"
+#define ID_NAME    "id"
+#define ID_BYTES   (2 * IDEM_WAL_SECTOR_BYTES)
+#define TMP_BYTES  64u
+#define ID_TMP     "id.tmp"
+#define PLACE_NAME "place"
+#define PLACE_TMP  "place.tmp"
 
 int idem_log_fail(const struct idem_log_dir *d, const char *name, const char *what)
 {
@@ -516,6 +518,39 @@ int idem_log_file_open_raw(struct idem_log_dir *d, uint64_t number, int *fd, uin
     int e = open_file(d, name, O_RDONLY, fd, &st);
     *bytes = e == IDEM_OK ? (uint64_t)st.st_size : 0;
     return e;
+}
+
+int idem_log_place_write(struct idem_log_dir *d, const char *path)
+{
+    idem_io->unlink_at(d->fd, PLACE_TMP); /* what a dead one left */
+    int fd = idem_io->open_at(d->fd, PLACE_TMP, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return idem_log_fail(d, PLACE_TMP, "create");
+    int e = IDEM_OK;
+    if (d->group != (gid_t)-1 && idem_io->give(fd, d->group, 0660) != 0)
+        e = idem_log_fail(d, PLACE_TMP, "cannot give it to its group");
+    else if (idem_io_write(fd, path, strlen(path), 0) != 0)
+        e = idem_log_fail(d, PLACE_TMP, "write");
+    int kept = errno;
+    idem_io->close(fd);
+    errno = kept;
+    if (e == IDEM_OK && idem_io->replace_at(d->fd, PLACE_TMP, PLACE_NAME) != 0)
+        e = idem_log_fail(d, PLACE_NAME, "rename");
+    return e;
+}
+
+void idem_log_place_read(struct idem_log_dir *d, char path[IDEM_LOG_PATH_MAX])
+{
+    struct stat st;
+    int fd;
+    path[0] = '\0';
+    if (idem_io->stat_at(d->fd, PLACE_NAME, &st) != 0 || open_file(d, PLACE_NAME, O_RDONLY, &fd, &st) != IDEM_OK)
+        return;
+    ssize_t n = idem_io_read(fd, path, IDEM_LOG_PATH_MAX - 1, 0);
+    idem_io->close(fd);
+    path[n > 0 ? n : 0] = '\0';
+    if (path[0] != '/' || strlen(path) != (size_t)n)
+        path[0] = '\0';
 }
 
 int idem_log_file_delete(struct idem_log_dir *d, uint64_t number)

@@ -6,6 +6,8 @@
  * The directory holds   id                  whose log it is, which segment may write it, its newest file; leaders' lock bytes
  *                       wal-%020u           files, numbered from 1, without gaps from the oldest to the newest
  *                       wal-%020u-SALT.tmp  one that is being made; the name is its maker's alone
+ *                       place               path of the store's directory, so that a second store does not take the log of a living one for one that
+ *                                           was left. A hint: it is not synced, and nothing hangs on it but a refusal
  *
  * Invariants
  *  1. A file that has its name is complete: header, space, and for a recovery's file the records it begins with, were synced before the
@@ -90,6 +92,11 @@ int idem_log_file_open(struct idem_log_dir *d, uint64_t number, const uint8_t *u
 
 /* Only for salvage: any plain file by that number, whatever is in it, for reading; *bytes is its size. Errors: IDEM_E_PERMISSION, IDEM_E_LOG. */
 int idem_log_file_open_raw(struct idem_log_dir *d, uint64_t number, int *fd, uint64_t *bytes);
+
+/* Errors: IDEM_E_LOG, IDEM_E_LOG_SPACE. */
+int idem_log_place_write(struct idem_log_dir *d, const char *path);
+/* "" if there is none, or nothing that is a path. */
+void idem_log_place_read(struct idem_log_dir *d, char path[IDEM_LOG_PATH_MAX]);
 
 /* Deletes; a missing one is fine. The caller syncs the directory once after the last. Errors: IDEM_E_LOG. */
 int idem_log_file_delete(struct idem_log_dir *d, uint64_t number);

@@ -220,6 +220,30 @@ static void opening_brings_it_back(void *place)
     idem_close(store);
 }
 
+/* Two stores that were given one log by mistake: the second is refused, the first goes on. When the first is gone, its log may move. */
+static void a_living_stores_log_is_not_taken(void *place)
+{
+    char log[160], dir[160], other[160];
+    CHECK_IS(mkdir(place, 0700), 0);
+    snprintf(log, sizeof log, "%s/l", (char *)place);
+    snprintf(dir, sizeof dir, "%s/s", (char *)place);
+    snprintf(other, sizeof other, "%s/o", (char *)place);
+    idem_options o = logged(log);
+    idem_store *store = support_open(dir, &o), *second = NULL;
+    support_answer(store, "k", 200, "mine");
+    CHECK_IS(idem_open(other, &o, &second), IDEM_E_LOG_FOREIGN);
+    CHECK(strstr(idem_error_detail(), dir) != NULL);
+    CHECK(access(other, F_OK) != 0);
+    support_answer(store, "l", 200, "still mine");
+    idem_close(store);
+    CHECK_IS(idem_open(other, &o, &second), IDEM_E_LOG_FOREIGN); /* nobody has it open, but there it is */
+    support_remove(dir);
+    second = support_open(other, &o);
+    idem_claim claim;
+    CHECK_IS(support_begin(second, "k", &claim), IDEM_REPLAY);
+    idem_close(second);
+}
+
 /* Who still has the old segment mapped writes into a log that is not his any more: he can't acknowledge anything. */
 static void the_old_segment_is_fenced(void **state)
 {
@@ -247,6 +271,7 @@ static void the_old_segment_is_fenced(void **state)
 }
 
 PROMISE(each_call_fails_once, "recover.tail", NULL)
+PROMISE(a_living_stores_log_is_not_taken, "recover.owner", NULL)
 PROMISE(opening_brings_it_back, "recover.unowned", NULL)
 
 int main(void)
@@ -254,6 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_call_fails_once),
         cmocka_unit_test(test_opening_brings_it_back),
+        cmocka_unit_test(test_a_living_stores_log_is_not_taken),
         cmocka_unit_test(the_old_segment_is_fenced),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
