@@ -17,7 +17,7 @@
 #include "base/point.h"
 #include "wal/lead.h"
 
-#define BATCH_BYTES    (UINT64_C(1) << 20) /* a batch ends when this much is there; one record may be larger */
+#define BATCH_BYTES    (UINT64_C(4) << 20) /* a batch ends when this much is there; one record may be larger */
 #define SCRATCH_BYTES  (UINT64_C(64) << 10)
 #define CEILING_MS     60000
 #define CEILING_LOW_MS 20000
@@ -76,6 +76,8 @@ static int seal(struct idem_lead *lead)
         if (e != IDEM_OK)
             return e;
         memset(lead->lanes + room, 0, (want - room) * sizeof *lead->lanes);
+        for (uint64_t i = room; i < want; i++)
+            lead->lanes[i].keep = UINT64_MAX;
         lead->lane_room = (uint32_t)want;
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -83,9 +85,14 @@ static int seal(struct idem_lead *lead)
         log->source.lane(log->source.ctx, i, &l->ring);
         if (!idem_ring_seal(&l->ring, lead->epoch, &l->sealed))
             return LEAD_OVER;
-        l->at = l->sealed & RING_COUNT;
+        uint64_t flushed = l->sealed & RING_COUNT;
+        if (l->at < flushed || !lead->collected) { /* another leader came farther, or our last batch failed */
+            l->at = flushed;
+            l->keep = UINT64_MAX;
+        }
     }
     lead->lane_count = n;
+    lead->collected = false; /* until this batch has come to its end */
     if (!seal_word(lead, LOG_DURABLE) || !seal_word(lead, LOG_ASSIGNED) || !seal_word(lead, LOG_WRITTEN) ||
         !seal_word(lead, LOG_SYNCING) || !seal_word(lead, LOG_FILE))
         return LEAD_OVER;
@@ -192,12 +199,10 @@ static int add_reference(struct idem_lead *lead, uint64_t ref, uint64_t cut, boo
     return e;
 }
 
-/* All that is in the rings now. */
+/* All that is in the rings now and was not collected before. */
 static int one_pass(struct idem_lead *lead, bool careful, bool *dropped_any)
 {
     *dropped_any = false;
-    for (uint32_t i = 0; i < lead->lane_count; i++)
-        lead->lanes[i].dropped = UINT64_MAX;
     for (uint32_t i = 0; i < lead->lane_count; i++) {
         struct idem_lead_lane *l = &lead->lanes[i];
         uint64_t head = idem_ring_head(&l->ring), flushed = l->sealed & RING_COUNT;
@@ -206,19 +211,19 @@ static int one_pass(struct idem_lead *lead, bool careful, bool *dropped_any)
         for (; l->at < head; l->at++) {
             bool dropped;
             /* relaxed: released by head, and stays until flushed has passed it */
-            int e = add_reference(lead, load_relaxed(&l->ring.cells[l->at & l->ring.mask]), 0, careful, &dropped);
-            if (e == 1)
-                lead->full = true;
+            uint64_t ref = load_relaxed(&l->ring.cells[l->at & l->ring.mask]);
+            int e = add_reference(lead, ref, 0, careful, &dropped);
             if (e != IDEM_OK)
                 return e;
-            if (dropped && l->dropped == UINT64_MAX)
-                l->dropped = l->at;
+            if (dropped && l->keep > l->at)
+                l->keep = l->at;
             *dropped_any |= dropped;
         }
     }
     return IDEM_OK;
 }
 
+/* Passes until one drops nothing: then all that was dropped, in this batch or before, was followed by a whole pass. */
 static int collect(struct idem_lead *lead)
 {
     struct idem_log *log = lead->log;
@@ -230,14 +235,10 @@ static int collect(struct idem_lead *lead)
         lead->strict = pass > 0;
         e = one_pass(lead, careful, &dropped);
     }
-    lead->strict = true;                              /* the walk's */
-    for (uint32_t i = 0; i < lead->lane_count; i++) { /* dropped, and not followed by a whole pass: it stays */
-        struct idem_lead_lane *l = &lead->lanes[i];
-        if (l->dropped < l->at) {
-            l->at = l->dropped;
-            lead->full = true;
-        }
-    }
+    lead->strict = true; /* the walk's */
+    lead->full = e == 1 || dropped;
+    for (uint32_t i = 0; i < lead->lane_count && !lead->full; i++)
+        lead->lanes[i].keep = UINT64_MAX;
     return e == 1 ? IDEM_OK : e;
 }
 
@@ -372,11 +373,12 @@ static int acknowledge(struct idem_lead *lead, uint64_t position, int64_t ceilin
     }
     for (uint32_t i = 0; i < lead->lane_count; i++) {
         struct idem_lead_lane *l = &lead->lanes[i];
-        if (l->at == (l->sealed & RING_COUNT))
+        uint64_t to = l->at < l->keep ? l->at : l->keep;
+        if (to <= (l->sealed & RING_COUNT))
             continue;
-        if (!idem_ring_flushed(&l->ring, l->sealed, l->at))
+        if (!idem_ring_flushed(&l->ring, l->sealed, to))
             return LEAD_OVER;
-        l->sealed = (l->sealed & ~RING_COUNT) | l->at;
+        l->sealed = (l->sealed & ~RING_COUNT) | to;
     }
     IDEM_POINT("log.flushed");
     if (lead->walk_ended) {
@@ -391,6 +393,7 @@ static int acknowledge(struct idem_lead *lead, uint64_t position, int64_t ceilin
         lead->retain.said = lead->retain.say;
         lead->retain.say = 0;
     }
+    lead->collected = true;
     if (!lead->full)
         store_relaxed(&log->control[LOG_DRAINED_MS], (uint64_t)lead->collected_ms); /* relaxed: a time */
     idem_lead_count(lead, LOG_RECORDS, lead->records);
@@ -414,7 +417,7 @@ static void look_again(struct idem_lead *lead)
     struct idem_log *log = lead->log;
     bool left = lead->full;
     for (uint32_t i = 0; i < lead->lane_count && !left; i++)
-        left = idem_ring_head(&lead->lanes[i].ring) != lead->lanes[i].at;
+        left = idem_ring_head(&lead->lanes[i].ring) != lead->lanes[i].at || lead->lanes[i].keep != UINT64_MAX;
     if (left)
         set_due(log, idem_log_now_ms(log) + (lead->full ? 0 : log->interval_ms));
 }
@@ -475,7 +478,7 @@ static int batch(struct idem_lead *lead)
     lead->records = 0;
     lead->note_count = 0;
     lead->expiry_ms = 0;
-    lead->full = lead->walk_ended = false;
+    lead->walk_ended = false;
     memset(lead->seen, 0, SEEN * sizeof *lead->seen);
     store_relaxed(&log->control[LOG_DUE_MS], 0); /* relaxed: look_again() finds who missed it */
     e = collect(lead);
@@ -493,7 +496,6 @@ static int batch(struct idem_lead *lead)
     if (lead->records == 0 && lead->collected_ms < low_ms)
         lead->used = 0;      /* nothing to write; references that needed no record leave their rings */
     if (lead->used > left) { /* one record that is larger than what is left: it begins a file of its own */
-        lead->full = true;
         lead->walking = false;
         e = idem_lead_new_file(lead, lead->used);
         return e == IDEM_OK ? 1 : e;

@@ -14,9 +14,10 @@
 
 struct idem_lead_lane {
     struct idem_ring ring;
-    uint64_t sealed;  /* flushed, as sealed or written last: its epoch is ours */
-    uint64_t at;      /* collected up to here */
-    uint64_t dropped; /* first reference that was dropped in this pass; UINT64_MAX: none */
+    uint64_t sealed; /* flushed, as sealed or written last: its epoch is ours */
+    uint64_t at;     /* collected up to here, also by batches before: on the disk when this one is, or dropped */
+    uint64_t
+        keep; /* first one dropped, of which it is not known that what came after it was collected; flushed stays there */
     /* How a dead or sleeping owner is told from a busy one: asked once for each head. */
     uint64_t seen_head;
     int64_t seen_ms;
@@ -47,6 +48,7 @@ struct idem_lead {
     uint32_t lane_count, lane_room;
     uint64_t *seen; /* entries recorded in this batch: a table */
     bool full, strict;
+    bool collected; /* what the lanes say of batches before holds: the last one did not fail */
     int64_t collected_ms, expiry_ms;
     /* a walk over the index, over several batches */
     bool walking, walk_ended;

@@ -1,0 +1,282 @@
+/*
+ * log.c - what a log costs.
+ *
+ *   log async RATE SECONDS [DIR]    one thread claims and completes RATE new keys a second, in turns of a quarter second in a store without a log and in
+ *                             one whose log is async; nanoseconds of CPU per key for all threads of the process (the flusher is one), their
+ *                             ratio, and what was queued at the end. A rate that the disk can't follow measures full queues and walks.
+ *   log sync WORKERS SECONDS [DIR]  that many processes make sync claims, against a control of the same shape: a leader's byte, one futex,
+ *                             the same bytes written into space of the same kind, one fdatasync for all who wait. In turns.
+ *
+ * Stores lie in /dev/shm, logs in DIR (default: the current directory). If we die here: both are left, named bench-log-PID.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "idem.h"
+
+#define TURN_NS     INT64_C(250000000)
+#define BODY_BYTES  128u
+#define MAX_WORKERS 64
+
+static int64_t clock_ns(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void die(const char *what)
+{
+    fprintf(stderr, "log: %s: %s\n", what, idem_error_detail());
+    exit(1);
+}
+
+static idem_store *make_store(const char *dir, const char *wal, unsigned claim, unsigned complete, uint64_t keys)
+{
+    idem_options o = IDEM_OPTIONS_INIT;
+    idem_store *s;
+    o.flags = IDEM_OPEN_CREATE;
+    o.keys = keys;
+    o.response_bytes = BODY_BYTES;
+    o.ttl_ms = 4000; /* so that the store is in a steady state soon */
+    o.lanes = 128;
+    if (wal != NULL) {
+        o.wal_dir = wal;
+        o.durability_claim = claim;
+        o.durability_complete = complete;
+        o.wal_ring_refs = 65536;
+    }
+    if (idem_open(dir, &o, &s) != IDEM_OK)
+        die("open");
+    return s;
+}
+
+/* ------------------------------------------------------------------ async */
+
+struct side {
+    const char *name;
+    idem_store *store;
+    uint64_t n, keys;
+    int64_t cpu_ns, wall_ns;
+};
+
+static void turn(struct side *s, uint64_t rate)
+{
+    static char body[BODY_BYTES];
+    int64_t from = clock_ns(CLOCK_MONOTONIC), cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    int64_t now = from;
+    uint64_t first = s->n;
+    idem_request rq = IDEM_REQUEST_INIT;
+    idem_response rs = IDEM_RESPONSE_INIT;
+    char key[40];
+    rs.body = body;
+    rs.body_bytes = sizeof body;
+    rq.key.key = key;
+    for (uint64_t due = 0; now - from < TURN_NS; now = clock_ns(CLOCK_MONOTONIC)) {
+        due = (uint64_t)(now - from) * rate / 1000000000;
+        for (; s->n - first < due; s->n++) {
+            idem_claim c;
+            rq.key.key_bytes = (size_t)snprintf(key, sizeof key, "key-%020llu-of-a-bench", (unsigned long long)s->n);
+            if (idem_begin(s->store, &rq, &c, NULL) != IDEM_CLAIMED)
+                die("begin");
+            if (idem_complete(s->store, &c, &rs) < 0)
+                die("complete");
+            s->keys++;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    /* What the flusher still has to do for this turn is done in it. */
+    if (idem_sync(s->store, 0) != IDEM_OK)
+        die("sync");
+    s->wall_ns += clock_ns(CLOCK_MONOTONIC) - from;
+    s->cpu_ns += clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+}
+
+static int async(uint64_t rate, int64_t seconds, const char *dir, const char *wal)
+{
+    char plain[PATH_MAX], logged[PATH_MAX];
+    snprintf(plain, sizeof plain, "%s-plain", dir);
+    snprintf(logged, sizeof logged, "%s-async", dir);
+    struct side a = {"without", make_store(plain, NULL, 0, 0, 4000000), 0, 0, 0, 0};
+    struct side b = {"async", make_store(logged, wal, IDEM_DURABILITY_ASYNC, IDEM_DURABILITY_ASYNC, 4000000), 0, 0, 0,
+                     0};
+    int64_t end = clock_ns(CLOCK_MONOTONIC) + seconds * 1000000000;
+    turn(&a, rate);
+    turn(&b, rate);
+    a.keys = b.keys = 0;
+    a.cpu_ns = b.cpu_ns = a.wall_ns = b.wall_ns = 0;
+    while (clock_ns(CLOCK_MONOTONIC) < end) {
+        turn(&a, rate);
+        turn(&b, rate);
+    }
+    idem_stats_data st = {.size = sizeof st};
+    if (idem_stats(b.store, &st) != IDEM_OK)
+        die("stats");
+    for (struct side *s = &a; s != NULL; s = s == &a ? &b : NULL)
+        printf("%-8s %10llu keys  %7.1f ns CPU a key  %7.1f ns\n", s->name, (unsigned long long)s->keys,
+               (double)s->cpu_ns / (double)s->keys, (double)s->wall_ns / (double)s->keys);
+    printf("ratio    CPU %.3f  wall %.3f\n", ((double)b.cpu_ns / (double)b.keys) / ((double)a.cpu_ns / (double)a.keys),
+           ((double)b.wall_ns / (double)b.keys) / ((double)a.wall_ns / (double)a.keys));
+    printf("queued %llu, overflows %llu, walks %llu, batches %llu, records %llu, bytes a key %.1f\n",
+           (unsigned long long)st.log.queued, (unsigned long long)st.log.overflows, (unsigned long long)st.log.walks,
+           (unsigned long long)st.log.batches, (unsigned long long)st.log.records,
+           (double)st.log.durable / (double)b.n);
+    idem_close(a.store);
+    idem_close(b.store);
+    idem_destroy(plain);
+    idem_destroy(logged);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ sync */
+
+struct shared {
+    uint32_t ready, go, wake;
+    int64_t end_ns;
+    uint64_t asked, durable; /* the control's: requests made, requests on the disk */
+    uint64_t done[MAX_WORKERS];
+};
+
+/* The control: what group commit costs without anything else. */
+static void control_one(struct shared *m, int lock_fd, int fd, uint64_t bytes, char *buffer, uint64_t room)
+{
+    uint64_t mine = __atomic_add_fetch(&m->asked, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&m->durable, __ATOMIC_SEQ_CST) < mine) {
+        uint32_t wake = __atomic_load_n(&m->wake, __ATOMIC_SEQ_CST);
+        struct flock f = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+        if (fcntl(lock_fd, F_OFD_SETLK, &f) == 0) {
+            uint64_t from = __atomic_load_n(&m->durable, __ATOMIC_SEQ_CST),
+                     to = __atomic_load_n(&m->asked, __ATOMIC_SEQ_CST);
+            if (to > from) {
+                size_t n = (size_t)((to - from) * bytes);
+                if (pwrite(fd, buffer, n, (off_t)(from * bytes % room)) != (ssize_t)n || fdatasync(fd) != 0)
+                    die("control");
+                __atomic_store_n(&m->durable, to, __ATOMIC_SEQ_CST);
+            }
+            f.l_type = F_UNLCK;
+            fcntl(lock_fd, F_OFD_SETLK, &f);
+            __atomic_add_fetch(&m->wake, 1, __ATOMIC_SEQ_CST);
+            syscall(SYS_futex, &m->wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+        } else {
+            struct timespec t = {.tv_nsec = 100000000};
+            syscall(SYS_futex, &m->wake, FUTEX_WAIT, wake, &t, NULL, 0);
+        }
+    }
+}
+
+static uint64_t run_workers(struct shared *m, int workers, int64_t ns, const char *store, const char *control,
+                            uint64_t bytes, uint64_t room)
+{
+    memset(m, 0, sizeof *m);
+    static uint64_t round;
+    round++;
+    for (int w = 0; w < workers; w++) {
+        pid_t pid = fork();
+        if (pid < 0)
+            die("fork");
+        if (pid != 0)
+            continue;
+        idem_store *s = NULL;
+        idem_options o = IDEM_OPTIONS_INIT;
+        o.flags = IDEM_OPEN_NO_FLUSHER;
+        int lock_fd = open(control, O_RDWR), fd = open(control, O_RDWR);
+        char *buffer = calloc(MAX_WORKERS, bytes);
+        if (lock_fd < 0 || fd < 0 || buffer == NULL || (store != NULL && idem_open(store, &o, &s) != IDEM_OK))
+            die("worker");
+        __atomic_add_fetch(&m->ready, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&m->go, __ATOMIC_SEQ_CST) == 0)
+            usleep(200);
+        idem_request rq = IDEM_REQUEST_INIT;
+        char key[40];
+        rq.key.key = key;
+        for (uint64_t i = 0; clock_ns(CLOCK_MONOTONIC) < m->end_ns; i++) {
+            idem_claim c;
+            rq.key.key_bytes = (size_t)snprintf(key, sizeof key, "%08llx-%04d-%014llu", (unsigned long long)round, w,
+                                                (unsigned long long)i);
+            if (s == NULL)
+                control_one(m, lock_fd, fd, bytes, buffer, room);
+            else if (idem_begin(s, &rq, &c, NULL) != IDEM_CLAIMED)
+                die("begin");
+            m->done[w]++;
+        }
+        idem_close(s);
+        _exit(0);
+    }
+    while (__atomic_load_n(&m->ready, __ATOMIC_SEQ_CST) < (uint32_t)workers)
+        usleep(200);
+    m->end_ns = clock_ns(CLOCK_MONOTONIC) + ns;
+    __atomic_store_n(&m->go, 1, __ATOMIC_SEQ_CST);
+    int status;
+    uint64_t sum = 0;
+    for (int w = 0; w < workers; w++)
+        if (wait(&status) < 0 || status != 0)
+            exit(1);
+    for (int w = 0; w < workers; w++)
+        sum += m->done[w];
+    return sum;
+}
+
+static int sync_claims(int workers, int64_t seconds, const char *dir, const char *wal)
+{
+    char control[PATH_MAX + 64];
+    struct shared *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    uint64_t room = UINT64_C(32) << 20, bytes = 128; /* a claim of such a key */
+    snprintf(control, sizeof control, "%s-control", wal);
+    int fd = open(control, O_RDWR | O_CREAT, 0600);
+    if (m == MAP_FAILED || fd < 0 || posix_fallocate(fd, 0, (off_t)(room + MAX_WORKERS * bytes)) != 0 || fsync(fd) != 0)
+        die(control);
+    idem_store *s = make_store(dir, wal, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC, 2000000);
+    uint64_t ours = 0, theirs = 0;
+    int64_t part = seconds * 1000000000 / 8;
+    for (int i = 0; i < 4; i++) {
+        theirs += run_workers(m, workers, part, NULL, control, bytes, room);
+        ours += run_workers(m, workers, part, dir, control, bytes, room);
+    }
+    double each = (double)(4 * part) / 1e9;
+    printf("%2d workers  control %8.0f/s  sync claims %8.0f/s  ratio %.3f\n", workers, (double)theirs / each,
+           (double)ours / each, (double)ours / (double)theirs);
+    idem_close(s);
+    idem_destroy(dir);
+    unlink(control);
+    close(fd);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    char here[PATH_MAX], dir[64], wal[PATH_MAX + 40];
+    bool sync = argc >= 4 && strcmp(argv[1], "sync") == 0;
+    if (!sync && (argc < 4 || strcmp(argv[1], "async") != 0)) {
+        fprintf(stderr, "usage: log async RATE SECONDS [DIR] | log sync WORKERS SECONDS [DIR]\n");
+        return 2;
+    }
+    const char *base = argc > 4 ? argv[4] : ".";
+    if (realpath(base, here) == NULL) {
+        perror(base);
+        return 2;
+    }
+    snprintf(dir, sizeof dir, "/dev/shm/bench-log-%ld", (long)getpid());
+    snprintf(wal, sizeof wal, "%s/bench-log-%ld", here, (long)getpid());
+    int workers = atoi(argv[2]);
+    int64_t seconds = atoll(argv[3]);
+    if (workers < 1 || (sync && workers > MAX_WORKERS) || seconds < 1)
+        return 2;
+    int e = sync ? sync_claims(workers, seconds, dir, wal) : async((uint64_t)workers, seconds, dir, wal);
+    char id[PATH_MAX + 64];
+    snprintf(id, sizeof id, "%s/id", wal);
+    unlink(id);
+    rmdir(wal);
+    return e;
+}
