@@ -166,6 +166,7 @@ check_is "completion offers the subcommands" "$(complete_words "$IDEM" re | tr '
 check_is "every subcommand is offered" "$(complete_words "$IDEM" '' | tr '\n' ' ')" "$(printf '%s\n' $commands help | sort | tr '\n' ' ')"
 check_is "completion offers a subcommand's options" "$(complete_words "$IDEM" run --ke | tr '\n' ' ')" "--keep-failures --key "
 check_is "completion offers an option's words" "$(complete_words "$IDEM" create --huge '' | tr '\n' ' ')" "auto off require "
+check_is "completion offers what wal can do" "$(complete_words "$IDEM" wal '' | tr '\n' ' ')" "dump ls stat verify "
 for command in $commands; do
     offered=$(complete_words "$IDEM" "$command" -- | tr '\n' ' ')
     documented=$("$IDEM" "$command" --help | sed -n '/^options$/,/^$/s/^  \(--[a-z-]*\).*/\1/p' | sort | tr '\n' ' ')

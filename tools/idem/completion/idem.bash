@@ -36,6 +36,13 @@ _idem() {
         mapfile -t COMPREPLY < <(compgen -W "$help" -- "$current")
         return
     fi
+    if [[ ${COMP_WORDS[1]} == wal && $current != -* ]]; then
+        case $COMP_CWORD in
+        2) mapfile -t COMPREPLY < <(compgen -W "ls dump verify stat" -- "$current") ;;
+        *) mapfile -t COMPREPLY < <(compgen -d -- "$current") ;;
+        esac
+        return
+    fi
     if [[ ${COMP_WORDS[1]} == run ]]; then
         for ((i = 2; i < COMP_CWORD; i++)); do
             [[ ${COMP_WORDS[i]} == -- ]] || continue
