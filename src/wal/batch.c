@@ -131,16 +131,37 @@ static void look_for_sleepers(struct idem_lead *lead)
 
 /* ------------------------------------------------------------------ collecting */
 
+/* Where an entry stands in the table of this batch's. A cell is: the entry (bits 15-63) | number of the batch (3-14) | state. */
+#define SEEN_ENTRY   (~UINT64_C(0x7fff))
+#define SEEN_NUMBERS 4096u
+static uint64_t *seen_cell(struct idem_lead *lead, uint64_t word)
+{
+    _Static_assert(SEEN == 1u << 13, "the shift");
+    return &lead->seen[(word & SEEN_ENTRY) * UINT64_C(0x9E3779B97F4A7C15) >> 51];
+}
+
 /* Was this entry recorded in this batch already, in this state or a later one? Else it is from now on. A collision forgets: then it is
    written twice, which does no harm. */
 static bool seen_before(struct idem_lead *lead, uint64_t word)
 {
-    uint64_t entry = word & ~UINT64_C(0x7fff), *at = &lead->seen[entry * UINT64_C(0x9E3779B97F4A7C15) >> 51];
-    _Static_assert(SEEN == 1u << 13, "the shift above");
-    if ((*at & ~UINT64_C(7)) == entry && idem_rec_phase(*at & 7) >= idem_rec_phase(word & 7))
+    uint64_t *at = seen_cell(lead, word), mine = (word & SEEN_ENTRY) | (uint64_t)lead->seen_number << 3;
+    if ((*at & ~UINT64_C(7)) == mine && idem_rec_phase(*at & 7) >= idem_rec_phase(word & 7))
         return true;
-    *at = entry | (word & 7);
+    *at = mine | (word & 7);
     return false;
+}
+
+/* A table without anything of this batch: as a rule the cells of those before are told by their number. */
+static int seen_none(struct idem_lead *lead)
+{
+    if (lead->seen == NULL && (lead->seen = malloc(SEEN * sizeof *lead->seen)) == NULL)
+        return idem_fail(IDEM_E_MEMORY, "no memory for a leader of the log");
+    lead->seen_number = (lead->seen_number + 1) % SEEN_NUMBERS;
+    if (lead->seen_number == 0)
+        lead->seen_number = 1;
+    if (lead->seen_number == 1)
+        memset(lead->seen, 0, SEEN * sizeof *lead->seen);
+    return IDEM_OK;
 }
 
 /* Adds a record. Outcomes: IDEM_OK; 1: no room in this batch. Errors: IDEM_E_MEMORY. */
@@ -195,7 +216,7 @@ static int add_reference(struct idem_lead *lead, uint64_t ref, uint64_t cut, boo
         return IDEM_OK;
     int e = add_record(lead, &t.rec, t.note);
     if (e != IDEM_OK)
-        lead->seen[(t.note[0] & ~UINT64_C(0x7fff)) * UINT64_C(0x9E3779B97F4A7C15) >> 51] = 0;
+        *seen_cell(lead, t.note[0]) = 0;
     return e;
 }
 
@@ -462,8 +483,8 @@ static int batch(struct idem_lead *lead)
         e = ours(lead);
     if (e == IDEM_OK)
         e = idem_lead_file(lead, IDEM_WAL_BATCH_BYTES);
-    if (e == IDEM_OK && lead->seen == NULL && (lead->seen = malloc(SEEN * sizeof *lead->seen)) == NULL)
-        e = idem_fail(IDEM_E_MEMORY, "no memory for a leader of the log");
+    if (e == IDEM_OK)
+        e = seen_none(lead);
     if (e == IDEM_OK && lead->scratch_room == 0)
         e = grow(&lead->scratch, &lead->scratch_room, SCRATCH_BYTES, 1);
     if (e == IDEM_OK && lead->room == 0)
@@ -479,7 +500,6 @@ static int batch(struct idem_lead *lead)
     lead->note_count = 0;
     lead->expiry_ms = 0;
     lead->walk_ended = false;
-    memset(lead->seen, 0, SEEN * sizeof *lead->seen);
     store_relaxed(&log->control[LOG_DUE_MS], 0); /* relaxed: look_again() finds who missed it */
     e = collect(lead);
     look_for_sleepers(lead);

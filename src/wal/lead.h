@@ -47,6 +47,7 @@ struct idem_lead {
     struct idem_lead_lane *lanes;
     uint32_t lane_count, lane_room;
     uint64_t *seen; /* entries recorded in this batch: a table */
+    unsigned seen_number;
     bool full, strict;
     bool collected; /* what the lanes say of batches before holds: the last one did not fail */
     int64_t collected_ms, expiry_ms;
