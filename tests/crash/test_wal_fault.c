@@ -70,7 +70,6 @@ static bool one_failure(unsigned nth, int error, bool for_good, bool from_open, 
     wal_place_make(&place);
     place.options.response_bytes = 512;
     place.options.log_wait_ms = 100;
-    place.options.flags |= IDEM_OPEN_NO_FLUSHER;
     wal_record_begin(place.log, WAL_HONEST);
     if (!from_open)
         CHECK_IS(idem_open(place.store, &place.options, &s), IDEM_OK);

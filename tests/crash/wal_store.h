@@ -36,7 +36,8 @@ static inline void wal_place_make(struct wal_place *p)
     snprintf(p->store, sizeof p->store, "%s/store", p->base);
     CHECK_IS(mkdir(p->base, 0700), 0);
     p->options = support_options(200);
-    p->options.response_bytes = 65536; /* so that a few of them fill a file */
+    p->options.response_bytes = 65536;        /* so that a few of them fill a file */
+    p->options.flags |= IDEM_OPEN_NO_FLUSHER; /* the test process forks: no threads in it. Its children have theirs. */
     p->options.wal_dir = p->log;
     p->options.durability_claim = IDEM_DURABILITY_ASYNC;
     p->options.durability_complete = IDEM_DURABILITY_SYNC;
