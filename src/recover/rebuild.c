@@ -341,22 +341,21 @@ static void delete_old(struct rebuild *b)
     idem_log_dir_sync(&b->d);
 }
 
+/* b->s is from before the directories were ours: good enough to refuse by, and to own the log as. */
 static int rebuild_once(struct rebuild *b)
 {
-    int e = read_newest(b);
-    if (e == IDEM_OK && b->s.first == 0)
-        e = nothing_there(b);
-    if (e == IDEM_OK)
-        e = set_time(b);
+    int e = set_time(b);
     if (e != IDEM_OK)
         return e;
     set_options(b);
     e = own(b);
-    /* Once more: what the one before has acknowledged until now is in the log by now. */
+    /* Once more: what anybody has acknowledged until now is in the log by now. */
     if (e == IDEM_OK)
         e = read_newest(b);
     if (e == IDEM_OK)
         e = set_time(b);
+    if (e == IDEM_OK)
+        set_options(b);
     if (e == IDEM_OK)
         e = build(b);
     if (e == IDEM_OK)
