@@ -150,7 +150,8 @@ struct shared {
 };
 
 /* The control: what group commit costs without anything else. */
-static void control_one(struct shared *m, int lock_fd, int fd, uint64_t bytes, char *buffer, uint64_t room)
+static void control_one(struct shared *m, int lock_fd, int fd, uint64_t bytes, char *buffer, uint64_t room,
+                        uint64_t offset)
 {
     uint64_t mine = __atomic_add_fetch(&m->asked, 1, __ATOMIC_SEQ_CST);
     while (__atomic_load_n(&m->durable, __ATOMIC_SEQ_CST) < mine) {
@@ -161,7 +162,7 @@ static void control_one(struct shared *m, int lock_fd, int fd, uint64_t bytes, c
                      to = __atomic_load_n(&m->asked, __ATOMIC_SEQ_CST);
             if (to > from) {
                 size_t n = (size_t)((to - from) * bytes);
-                if (pwrite(fd, buffer, n, (off_t)(from * bytes % room)) != (ssize_t)n || fdatasync(fd) != 0)
+                if (pwrite(fd, buffer, n, (off_t)(offset + from * bytes % room)) != (ssize_t)n || fdatasync(fd) != 0)
                     die("control");
                 __atomic_store_n(&m->durable, to, __ATOMIC_SEQ_CST);
             }
@@ -206,7 +207,7 @@ static uint64_t run_workers(struct shared *m, int workers, int64_t ns, const cha
             rq.key.key_bytes = (size_t)snprintf(key, sizeof key, "%08llx-%04d-%014llu", (unsigned long long)round, w,
                                                 (unsigned long long)i);
             if (s == NULL)
-                control_one(m, lock_fd, fd, bytes, buffer, room);
+                control_one(m, lock_fd, fd, bytes, buffer, room, round * room);
             else if (idem_begin(s, &rq, &c, NULL) != IDEM_CLAIMED)
                 die("begin");
             m->done[w]++;
@@ -232,10 +233,11 @@ static int sync_claims(int workers, int64_t seconds, const char *dir, const char
 {
     char control[PATH_MAX + 64];
     struct shared *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    uint64_t room = UINT64_C(32) << 20, bytes = 128; /* a claim of such a key */
+    uint64_t room = UINT64_C(8) << 20,
+             bytes = 192; /* a claim of such a key, and a batch's header; space that was not written yet */
     snprintf(control, sizeof control, "%s-control", wal);
     int fd = open(control, O_RDWR | O_CREAT, 0600);
-    if (m == MAP_FAILED || fd < 0 || posix_fallocate(fd, 0, (off_t)(room + MAX_WORKERS * bytes)) != 0 || fsync(fd) != 0)
+    if (m == MAP_FAILED || fd < 0 || posix_fallocate(fd, 0, (off_t)(10 * room)) != 0 || fsync(fd) != 0)
         die(control);
     idem_store *s = make_store(dir, wal, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC, 2000000);
     uint64_t ours = 0, theirs = 0;
