@@ -48,21 +48,26 @@ static void sync_all(idem_store *s)
             tell(k, before[k]);
 }
 
-static void work(unsigned failing)
+/* kills: the user whose sync fails dies of it, and the test process leaves the log to the users. */
+static void work(unsigned failing, bool kills)
 {
     static unsigned numbers[USERS] = {0, 1, 2};
     pid_t pid[USERS];
+    unsigned dead = 0;
     idem_store *s = support_open(place.store, &place.options);
     wal_record_fail_only(8192);
+    wal_record_fail_kills(kills);
     wal_record_fail_sync(failing);
     for (unsigned i = 0; i < USERS; i++)
         pid[i] = support_spawn(user, &numbers[i]);
-    for (unsigned i = 0; i < 1000 && load_relaxed(&place.page->done) < USERS; i++) { /* relaxed: a count */
+    for (unsigned i = 0; i < 1000 && !kills && load_relaxed(&place.page->done) < USERS; i++) { /* relaxed: a count */
         sync_all(s);
         support_sleep_ms(5);
     }
     for (unsigned i = 0; i < USERS; i++)
-        CHECK_IS(support_reap(pid[i], SUPPORT_PATIENCE_MS), 0);
+        dead += support_reap(pid[i], SUPPORT_PATIENCE_MS) != 0;
+    CHECK_IS(dead, kills);
+    wal_record_fail_kills(false);
     sync_all(s);
     idem_close(s);
 }
@@ -167,13 +172,13 @@ static unsigned all_prefixes(struct wal_disk *disk, unsigned each, char broken[7
     return images;
 }
 
-static unsigned run(const char *fault, enum wal_lie lie, unsigned failing, unsigned each, char broken[700])
+static unsigned run(const char *fault, enum wal_lie lie, unsigned failing, bool kills, unsigned each, char broken[700])
 {
     wal_place_make(&place);
     struct wal_disk *disk = wal_disk_new(NULL);
     support_fault(fault);
     wal_record_begin(place.log, lie);
-    work(failing);
+    work(failing, kills);
     wal_record_end();
     support_fault(NULL);
     unsigned images = all_prefixes(disk, each, broken);
@@ -186,39 +191,53 @@ static void what_was_told_is_there_after_each_call(void **state)
 {
     (void)state;
     char broken[700];
-    unsigned images = run(NULL, WAL_HONEST, 3, support_long() ? 60 : 5, broken);
+    unsigned images = run(NULL, WAL_HONEST, 3, false, support_long() ? 60 : 5, broken);
     print_message("%u calls, %u disks, %llu errors told %s\n", wal_recorded(), images,
                   (unsigned long long)load_relaxed(&place.page->errors), broken);
     CHECK(broken[0] == '\0');
     CHECK(images > 400);
 }
 
-static void caught(const char *name, const char *fault, enum wal_lie lie, unsigned failing)
+static void caught(const char *name, const char *fault, enum wal_lie lie, unsigned failing, bool kills)
 {
     char broken[700];
-    unsigned images = run(fault, lie, failing, 4, broken);
+    unsigned images = run(fault, lie, failing, kills, 4, broken);
     CHECK(broken[0] != '\0');
     print_message("caught: %s: by disk %u, %s\n", name, images, broken);
 }
 static void a_missing_fdatasync_is_noticed(void **state)
 {
     (void)state;
-    caught("log.no_fdatasync", "log.no_fdatasync", WAL_HONEST, 0);
+    caught("log.no_fdatasync", "log.no_fdatasync", WAL_HONEST, 0, false);
 }
 static void a_missing_directory_sync_is_noticed(void **state)
 {
     (void)state;
-    caught("a missing directory sync", NULL, WAL_NO_DIRSYNC, 0);
+    caught("a missing directory sync", NULL, WAL_NO_DIRSYNC, 0, false);
 }
 static void telling_before_the_sync_is_noticed(void **state)
 {
     (void)state;
-    caught("log.ack_early", "log.ack_early", WAL_HONEST, 0);
+    caught("log.ack_early", "log.ack_early", WAL_HONEST, 0, false);
 }
 static void going_on_in_a_file_whose_sync_failed_is_noticed(void **state)
 {
     (void)state;
-    caught("log.same_file", "log.same_file", WAL_HONEST, 3);
+    caught("log.same_file", "log.same_file", WAL_HONEST, 3, false);
+}
+
+static void who_dies_of_a_failing_sync_leaves_a_file_that_is_given_up(void **state)
+{
+    (void)state;
+    char broken[700];
+    unsigned images = run(NULL, WAL_HONEST, 3, true, 4, broken);
+    print_message("%u calls, %u disks %s\n", wal_recorded(), images, broken);
+    CHECK(broken[0] == '\0');
+}
+static void a_failed_sync_that_was_not_said_is_noticed(void **state)
+{
+    (void)state;
+    caught("log.unsaid_failure", "log.unsaid_failure", WAL_HONEST, 3, true);
 }
 
 int main(void)
@@ -228,6 +247,8 @@ int main(void)
         cmocka_unit_test(a_missing_fdatasync_is_noticed),
         cmocka_unit_test(a_missing_directory_sync_is_noticed),
         cmocka_unit_test(telling_before_the_sync_is_noticed),
+        cmocka_unit_test(who_dies_of_a_failing_sync_leaves_a_file_that_is_given_up),
+        cmocka_unit_test(a_failed_sync_that_was_not_said_is_noticed),
         cmocka_unit_test(going_on_in_a_file_whose_sync_failed_is_noticed),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);

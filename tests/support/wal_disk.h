@@ -34,6 +34,8 @@ void wal_record_end(void); /* idem_io does without recording; what was recorded 
 void wal_record_told(uint64_t what);
 /* The nth sync of a file from now on fails with EIO. 0: none. */
 void wal_record_fail_sync(unsigned nth);
+/* And the process that asked for it dies before it is told. */
+void wal_record_fail_kills(bool kills);
 /* Of those syncs that have at least so many bytes to write: what comes behind them does not write the same sectors again. */
 void wal_record_fail_only(uint64_t bytes);
 unsigned wal_recorded(void);

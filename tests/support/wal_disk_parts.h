@@ -28,6 +28,7 @@ struct wal_record {
     enum wal_lie lie;
     unsigned fail_sync; /* counts down */
     uint64_t fail_bytes, unsynced;
+    bool fail_kills;
     unsigned seen, fail_at; /* of all calls */
     int fail_with;
     bool fail_for_good;

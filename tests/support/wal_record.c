@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -114,6 +115,10 @@ static int sync_with(int fd, int (*sync)(int), enum wal_lie lie)
             note(directory ? DIR_SYNCED : PARENT_SYNCED, inode);
     } else if (wal_rec->fail_sync != 0 && wal_rec->unsynced >= wal_rec->fail_bytes && --wal_rec->fail_sync == 0) {
         note(FAILED_SYNC, inode);
+        if (wal_rec->fail_kills) {
+            unlock();
+            raise(SIGKILL);
+        }
         errno = EIO;
         r = -1;
     } else if (wal_rec->lie != lie) {
@@ -237,6 +242,7 @@ void wal_record_begin(const char *directory, enum wal_lie lie)
     wal_rec->parent = st.st_ino;
     wal_rec->lie = lie;
     wal_rec->fail_sync = 0;
+    wal_rec->fail_kills = false;
     wal_rec->fail_bytes = wal_rec->unsynced = 0;
     wal_rec->fail_at = wal_rec->seen = 0;
     wal_rec->calls = 0;
@@ -290,6 +296,10 @@ void wal_record_fail_call(unsigned nth, int error, bool for_good)
 unsigned wal_calls_seen(void)
 {
     return wal_rec->seen;
+}
+void wal_record_fail_kills(bool kills)
+{
+    wal_rec->fail_kills = kills;
 }
 void wal_record_fail_only(uint64_t bytes)
 {
