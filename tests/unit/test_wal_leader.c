@@ -2,6 +2,7 @@
  * tests/unit/test_wal_leader.c - the one writer: failing syncs, no space, a directory that goes, a leader that does not come back, files that
  * are full. Calls to the disk go through a table of this test's own (wal/io.h).
  */
+/* tsan */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
