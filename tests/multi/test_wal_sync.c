@@ -39,7 +39,7 @@ static idem_options log_options(const struct place *p, unsigned claim, unsigned 
 
 struct seen {
     const char *key;
-    unsigned records, completed, claims, abandoned, forgotten;
+    unsigned records, completed, claims, abandoned, forgotten, by_state[16];
     uint64_t token;
 };
 
@@ -49,6 +49,7 @@ static int look(const idem_log_record *r, void *ctx)
     if (r->key.key_bytes != strlen(s->key) || memcmp(r->key.key, s->key, r->key.key_bytes) != 0)
         return 0;
     s->records++;
+    s->by_state[r->state & 15]++;
     s->completed += r->state == 2;
     s->claims += r->state == 1;
     s->abandoned += r->state == 3;
@@ -95,6 +96,40 @@ static void sync_calls_return_with_their_record_on_the_disk(void **state)
     CHECK_IS(st.log.trouble, IDEM_LOG_FINE);
     idem_close(s);
     support_verify(p.dir);
+    support_remove(p.wal);
+}
+
+static void so_do_waiting_and_what_operators_do(void **state)
+{
+    (void)state;
+    struct place p = a_place();
+    idem_options o = log_options(&p, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    idem_store *s = support_open(p.dir, &o);
+    idem_request rq = support_request("k");
+    idem_key key = support_key("k");
+    idem_claim c;
+    CHECK_IS(idem_wait(s, &rq, 0, &c, NULL), IDEM_CLAIMED);
+    CHECK_IS(on_disk(&p, "k").claims, 1);
+    CHECK_IS(idem_release(s, &key, c.token), IDEM_OK);
+    CHECK_IS(on_disk(&p, "k").by_state[5], 1);
+    CHECK_IS(idem_resolve(s, &key, c.token, IDEM_RESOLVE_RERUN, NULL), IDEM_OK);
+    CHECK_IS(on_disk(&p, "k").by_state[6], 1);
+    CHECK_IS(idem_wait(s, &rq, 0, &c, NULL), IDEM_CLAIMED);
+    CHECK_IS(idem_abandon(s, &c, IDEM_OUTCOME_UNKNOWN), IDEM_OK);
+    CHECK_IS(on_disk(&p, "k").by_state[4], 1);
+    idem_response said = support_response(200, "yes");
+    CHECK_IS(idem_resolve(s, &key, c.token, IDEM_RESOLVE_COMPLETED, &said), IDEM_OK);
+    CHECK_IS(on_disk(&p, "k").completed, 1);
+    rq.key = support_key("none");
+    rq.durability = IDEM_DURABILITY_NONE;
+    said.durability = IDEM_DURABILITY_NONE;
+    CHECK_IS(idem_begin(s, &rq, &c, NULL), IDEM_CLAIMED);
+    CHECK_IS(idem_complete(s, &c, &said), IDEM_OK);
+    CHECK_IS(support_begin(s, "none", NULL), IDEM_REPLAY);
+    CHECK_IS(idem_sync(s, 0), IDEM_OK);
+    CHECK_IS(on_disk(&p, "none").records, 0);
+    idem_close(s);
     support_remove(p.wal);
 }
 
@@ -389,6 +424,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sync_calls_return_with_their_record_on_the_disk),
+        cmocka_unit_test(so_do_waiting_and_what_operators_do),
         cmocka_unit_test(async_is_written_by_the_flusher),
         cmocka_unit_test(idem_sync_waits_for_what_was_pushed),
         cmocka_unit_test(a_full_ring_is_made_up_for_by_a_walk),
