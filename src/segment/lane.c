@@ -36,7 +36,7 @@ static void give_back(struct idem_lane_cached *c)
     if (c->serial == 0)
         return;
     pthread_mutex_lock(&live_lock);
-    if (is_live(c->serial)) {
+    if (is_live(c->serial) && idem_lane_kept(c)) {
         uint64_t mine = c->owner;
         cas_acq_rel(&c->lane->owner, &mine, 0); /* P8 release: everything this thread did in the lane */
     }
@@ -97,6 +97,8 @@ static struct idem_lane_shm *try_take(struct idem_view *v, uint32_t i, bool from
     raise_high(v, i + 1);
     if (!cas_acq_rel(&lane->owner, &owner, v->process.owner)) /* P8 acquire: as above */
         return NULL;
+    /* relaxed: only its owner changes it; it moves before a chunk does, so a former owner's private copies are worth nothing then */
+    store_relaxed(&lane->tenancy, load_relaxed(&lane->tenancy) + 1);
     IDEM_POINT("lane.taken");
     store_release(&lane->hazard_write, 0);   /* P11 release: the old owner is dead, its accesses are over */
     store_release(&lane->hazard_compare, 0); /* P11 release: as above */
@@ -179,7 +181,8 @@ int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx)
     *c = (struct idem_lane_cached){.serial = v->serial,
                                    .view = v,
                                    .lane = lane,
-                                   .owner = v->process.owner};
+                                   .owner = v->process.owner,
+                                   .tenancy = load_relaxed(&lane->tenancy)}; /* relaxed: our own store */
     idem_lane_last = c;
     return idem_lane_enter_last(v, ctx)
                ? IDEM_OK

@@ -37,6 +37,7 @@ struct idem_lane_cached {
     struct idem_view *view;
     struct idem_lane_shm *lane;
     uint64_t owner;
+    uint64_t tenancy;
     struct idem_open_chunk open[OPEN_CHUNKS];
 };
 /* The one used last; NULL: none yet. Found without a call (initial-exec). For that all of the library's thread storage has to be small,
@@ -60,7 +61,8 @@ int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx);
 /* A host that closed our lock descriptor looks dead: its lane may have gone to somebody else, and from him to another thread of ours. */
 static inline bool idem_lane_kept(const struct idem_lane_cached *c)
 {
-    return load_relaxed(&c->lane->owner) == c->owner; /* relaxed: our own store, or a foreign one */
+    return load_acquire(&c->lane->owner) == c->owner &&   /* P8 acquire: what those before this owner did */
+           load_relaxed(&c->lane->tenancy) == c->tenancy; /* relaxed: ordered by the owner */
 }
 
 /* The same if it is the lane used last; false: idem_lane_enter() has to look. */
