@@ -161,8 +161,8 @@ uint64_t floor_complete(struct floor *f, const uint64_t *hashes, size_t n, uint6
         unsigned char *to = f->records + (record_at + i) * FLOOR_RECORD_BYTES;
         for (unsigned line = 0; line < FLOOR_RECORD_BYTES; line += LINE_BYTES)
             __asm__ volatile("prefetchw %0" : : "m"(to[AHEAD_BYTES + line]));
-        memcpy(to, claim, FLOOR_CLAIM_BYTES);
-        memcpy(to + FLOOR_CLAIM_BYTES, body, FLOOR_RESPONSE_BYTES);
+        memcpy(to, claim, FLOOR_HEAD_BYTES);
+        memcpy(to + FLOOR_HEAD_BYTES, body, FLOOR_RESPONSE_BYTES);
         sum += swap_word(word, seen, hashes[i] + 1);
     }
     return sum;
@@ -195,7 +195,7 @@ uint64_t floor_replay(struct floor *f, const unsigned char *keys, size_t n)
             f->records + pick(h.low64 + (seen & f->zero), f->record_count) * FLOOR_RECORD_BYTES;
         uint64_t head;
         memcpy(&head, record, sizeof head);
-        memcpy(reply, record + FLOOR_CLAIM_BYTES, sizeof reply);
+        memcpy(reply, record + FLOOR_HEAD_BYTES, sizeof reply);
         __asm__ volatile("" : : "r"(reply) : "memory"); /* the copy must be made, not looked through */
         uint64_t last;
         memcpy(&last, reply + sizeof reply - sizeof last, sizeof last);

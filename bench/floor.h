@@ -33,10 +33,11 @@
 
 #define FLOOR_KEY_BYTES      36u
 #define FLOOR_RESPONSE_BYTES 256u
-/* What must be stored: the key, and 56 bytes of facts (hash, fingerprint, token, expiry, lease end or status, owner,
-   lengths), in units of 16. */
-#define FLOOR_CLAIM_BYTES  96u
-#define FLOOR_RECORD_BYTES 352u
+/* What the operation stores: a claim's 128 bytes of facts (among them room for its outcome, should memory be scarce) or a record's 56,
+   and the key, in units of 16; the record's body. */
+#define FLOOR_CLAIM_BYTES  176u
+#define FLOOR_HEAD_BYTES   96u
+#define FLOOR_RECORD_BYTES (FLOOR_HEAD_BYTES + FLOOR_RESPONSE_BYTES)
 
 struct floor {
     unsigned char *index;

@@ -29,14 +29,15 @@ struct idem_glance {
 };
 
 #if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
-/* Aligned loads of 16 bytes: each word in them is read at once, and in order, as on this architecture every load is. A slot is free if
-   its upper half is 0: there is no generation 0. The bit of slot s is bit s + 1, the header's is taken away. */
+/* Aligned loads of 16 bytes: each word in them is read at once, and in order, as on this architecture every load is. (The compiler is kept
+   from loading a pair twice.) A slot is free if its upper half is 0: there is no generation 0. */
 static inline struct idem_glance idem_glance_at(const struct idem_bucket_shm *b, uint64_t distance_and_tag)
 {
     const __m128i *at = (const __m128i *)(const void *)b, zero = _mm_setzero_si128();
     const __m128i whose = _mm_set1_epi32(WORD_WHOSE), want = _mm_set1_epi32((int)distance_and_tag);
     __m128 w01 = _mm_castsi128_ps(_mm_load_si128(at)), w23 = _mm_castsi128_ps(_mm_load_si128(at + 1));
     __m128 w45 = _mm_castsi128_ps(_mm_load_si128(at + 2)), w67 = _mm_castsi128_ps(_mm_load_si128(at + 3));
+    __asm__("" : "+x"(w01), "+x"(w23), "+x"(w45), "+x"(w67));
     __m128i low0 = _mm_castps_si128(_mm_shuffle_ps(w01, w23, 0x88)),
             high0 = _mm_castps_si128(_mm_shuffle_ps(w01, w23, 0xdd));
     __m128i low1 = _mm_castps_si128(_mm_shuffle_ps(w45, w67, 0x88)),

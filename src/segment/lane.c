@@ -2,6 +2,7 @@
 #include "segment/lane.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -11,7 +12,7 @@
 
 _Thread_local struct idem_lane_cached *idem_lane_last __attribute__((tls_model("initial-exec")));
 
-static _Thread_local struct idem_lane_cached cache[CACHED] __attribute__((tls_model("global-dynamic")));
+static _Thread_local struct idem_lane_cached *cache; /* CACHED of them; NULL: none yet */
 static _Thread_local unsigned next_victim;
 
 /* Views whose lanes may be given back: a thread that ends later than its view was closed must not touch it. */
@@ -35,7 +36,7 @@ static void give_back(struct idem_lane_cached *c)
     if (c->serial == 0)
         return;
     pthread_mutex_lock(&live_lock);
-    if (is_live(c->serial)) {
+    if (is_live(c->serial) && idem_lane_kept(c)) {
         uint64_t mine = c->owner;
         cas_acq_rel(&c->lane->owner, &mine, 0); /* P8 release: everything this thread did in the lane */
     }
@@ -43,11 +44,13 @@ static void give_back(struct idem_lane_cached *c)
     c->serial = 0;
 }
 
-static void at_thread_end(void *unused)
+static void at_thread_end(void *mine)
 {
-    (void)unused;
+    struct idem_lane_cached *lanes = mine;
     for (unsigned i = 0; i < CACHED; i++)
-        give_back(&cache[i]);
+        give_back(&lanes[i]);
+    free(lanes);
+    cache = idem_lane_last = NULL; /* a later destructor may come back for more */
 }
 
 static void make_key(void)
@@ -94,6 +97,8 @@ static struct idem_lane_shm *try_take(struct idem_view *v, uint32_t i, bool from
     raise_high(v, i + 1);
     if (!cas_acq_rel(&lane->owner, &owner, v->process.owner)) /* P8 acquire: as above */
         return NULL;
+    /* relaxed: only its owner changes it; it moves before a chunk does, so a former owner's private copies are worth nothing then */
+    store_relaxed(&lane->tenancy, load_relaxed(&lane->tenancy) + 1);
     IDEM_POINT("lane.taken");
     /* Its last owner may have died between publishing an entry and pushing it. */
     if (v->rings != NULL && !IDEM_FAULT("log.clean") &&
@@ -130,26 +135,47 @@ void idem_lane_after_fork(bool child)
 {
     if (child) { /* the lanes are the parent's */
         memset(live, 0, sizeof live);
-        memset(cache, 0, sizeof cache);
+        if (cache != NULL)
+            memset(cache, 0, CACHED * sizeof *cache);
         idem_lane_last = NULL;
     }
     pthread_mutex_unlock(&live_lock);
 }
 
+static struct idem_lane_cached *find_cached(uint64_t serial)
+{
+    for (unsigned i = 0; i < CACHED && cache != NULL; i++)
+        if (cache[i].serial == serial)
+            return &cache[i];
+    return NULL;
+}
+
+/* An empty place; what was in it is given back. Errors: NULL, no memory. */
+static struct idem_lane_cached *empty_cached(void)
+{
+    pthread_once(&thread_end_once, make_key);
+    if (cache == NULL) {
+        cache = calloc(CACHED, sizeof *cache);
+        if (cache != NULL && thread_end_works)
+            pthread_setspecific(thread_end, cache);
+    }
+    if (cache == NULL)
+        return NULL;
+    struct idem_lane_cached *c = &cache[next_victim++ % CACHED];
+    give_back(c);
+    return c;
+}
+
 int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx)
 {
-    struct idem_lane_cached *c = NULL;
-    for (unsigned i = 0; i < CACHED && c == NULL; i++)
-        if (cache[i].serial == v->serial)
-            c = &cache[i];
+    struct idem_lane_cached *c = find_cached(v->serial);
     idem_lane_last = c;
     if (idem_lane_enter_last(v, ctx))
         return IDEM_OK;
-    pthread_once(&thread_end_once, make_key);
-    if (c == NULL) {
-        c = &cache[next_victim++ % CACHED];
-        give_back(c);
-    }
+    if (c == NULL)
+        c = empty_cached();
+    if (c == NULL)
+        return idem_fail(IDEM_E_MEMORY, "no memory for a thread's lanes");
     c->serial = 0;
     struct idem_lane_shm *lane = take(v);
     if (lane == NULL)
@@ -157,12 +183,14 @@ int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx)
                          "root: all %u lanes are in use; use fewer threads, or create the store with more `lanes`",
                          v->fixed.lanes_max);
     remember_live(v->serial);
-    *c = (struct idem_lane_cached){.serial = v->serial, .view = v, .lane = lane, .owner = v->process.owner};
-    if (thread_end_works)
-        pthread_setspecific(thread_end, cache);
+    *c = (struct idem_lane_cached){.serial = v->serial,
+                                   .view = v,
+                                   .lane = lane,
+                                   .owner = v->process.owner,
+                                   .tenancy = load_relaxed(&lane->tenancy)}; /* relaxed: our own store */
     idem_lane_last = c;
-    ctx->lane = lane;
-    ctx->owner = c->owner;
-    ctx->open = c->open;
-    return IDEM_OK;
+    return idem_lane_enter_last(v, ctx)
+               ? IDEM_OK
+               : idem_fail(IDEM_E_FULL,
+                           "root: a lane was lost as soon as it was taken: the host closes idem's descriptors");
 }

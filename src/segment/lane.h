@@ -37,10 +37,11 @@ struct idem_lane_cached {
     struct idem_view *view;
     struct idem_lane_shm *lane;
     uint64_t owner;
+    uint64_t tenancy;
     struct idem_open_chunk open[OPEN_CHUNKS];
 };
-/* The one used last; NULL: none yet. A pointer, because what is in a library's initial-exec storage must be small: dlopen() has little
-   room for it. */
+/* The one used last; NULL: none yet. Found without a call (initial-exec). For that all of the library's thread storage has to be small,
+   since dlopen() has little room for it: what is larger lies on the heap. tests/house/install.sh watches over it. */
 extern _Thread_local struct idem_lane_cached *idem_lane_last __attribute__((tls_model("initial-exec")));
 
 /* What an operation works with. Lives on the stack. */
@@ -56,8 +57,15 @@ struct idem_ctx {
         ticket; /* of the lane's log ring: what must be flushed before the call's answer is given; 0: nothing. Set to 0 by idem_enter() */
 };
 
-/* This thread's lane. Errors: IDEM_E_FULL. */
+/* This thread's lane. Errors: IDEM_E_FULL, IDEM_E_MEMORY. */
 int idem_lane_enter(struct idem_view *v, struct idem_ctx *ctx);
+
+/* A host that closed our lock descriptor looks dead: its lane may have gone to somebody else, and from him to another thread of ours. */
+static inline bool idem_lane_kept(const struct idem_lane_cached *c)
+{
+    return load_acquire(&c->lane->owner) == c->owner &&   /* P8 acquire: what those before this owner did */
+           load_relaxed(&c->lane->tenancy) == c->tenancy; /* relaxed: ordered by the owner */
+}
 
 /* The same if it is the lane used last; false: idem_lane_enter() has to look. */
 static inline bool idem_lane_enter_last(struct idem_view *v, struct idem_ctx *ctx)
@@ -66,9 +74,7 @@ static inline bool idem_lane_enter_last(struct idem_view *v, struct idem_ctx *ct
     ctx->v = v;
     ctx->held = NULL;
     ctx->want_sweep = false;
-    /* A host that closed our lock descriptor looks dead, and its lane may have gone to somebody else. relaxed: our own store, or a
-       foreign one. */
-    if (unlikely(c == NULL) || unlikely(c->serial != v->serial) || unlikely(load_relaxed(&c->lane->owner) != c->owner))
+    if (unlikely(c == NULL) || unlikely(c->serial != v->serial) || unlikely(!idem_lane_kept(c)))
         return false;
     ctx->lane = c->lane;
     ctx->owner = c->owner;

@@ -143,7 +143,7 @@ struct idem_lane_shm {
     struct idem_a64 log_flushed;
     struct idem_a64 sweep_at; /* where this lane looks for regions next */
     struct idem_a64 log_overflow;
-    uint64_t reserved_line[1];
+    struct idem_a64 tenancy; /* how often it was taken */
     struct idem_lane_chunk_shm chunks[IDEM_LANE_CHUNKS];
     struct idem_a64 counters[IDEM_COUNTERS];
     uint64_t reserved[52];

@@ -18,7 +18,8 @@
 #define DECIDE_TRIES 100000u
 #define ROOM_TRIES   8u
 
-int idem_ask_prepare(const struct idem_view *v, const idem_request *rq, struct idem_ask *ask)
+int idem_ask_prepare(const struct idem_view *v, const idem_request *rq, uint8_t framed[IDEM_KEY_MAX],
+                     struct idem_ask *ask)
 {
     if (rq == NULL || rq->size != sizeof *rq)
         return idem_fail(IDEM_E_INVALID, "request.size: should be %zu; initialise with IDEM_REQUEST_INIT", sizeof *rq);
@@ -40,7 +41,7 @@ int idem_ask_prepare(const struct idem_view *v, const idem_request *rq, struct i
     ask->durability = rq->durability;
     ask->lease_ms = rq->lease_ms != 0 ? rq->lease_ms : v->fixed.lease_ms;
     ask->ttl_ms = rq->ttl_ms != 0 ? rq->ttl_ms : v->fixed.ttl_ms;
-    return idem_key_prepare(v, &rq->key, ask->framed, &ask->key);
+    return idem_key_prepare(v, &rq->key, framed, &ask->key);
 }
 
 void idem_claim_fill(const struct idem_view *v, idem_claim *claim, const struct idem_entry *e, uint64_t place,

@@ -13,11 +13,11 @@ struct idem_ask {
     uint32_t durability; /* enum idem_durability; DEFAULT: the store's */
     int64_t lease_ms;
     int64_t ttl_ms;
-    uint8_t framed[IDEM_KEY_MAX];
 };
 
-/* Checks a request. Errors: IDEM_E_INVALID. */
-int idem_ask_prepare(const struct idem_view *v, const idem_request *request, struct idem_ask *ask);
+/* Checks a request. framed: room for scope and key in a row; ask points there, or to the caller's key. Errors: IDEM_E_INVALID. */
+int idem_ask_prepare(const struct idem_view *v, const idem_request *request, uint8_t framed[IDEM_KEY_MAX],
+                     struct idem_ask *ask);
 
 /* The verdict. *found is the slot on IDEM_IN_PROGRESS (for who wants to wait on it). The claim and reply were reset. Hazards are clear after it. */
 int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, idem_claim *claim, idem_reply *reply,

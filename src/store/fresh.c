@@ -20,11 +20,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* The key, hashed, if nothing is odd about it. */
-INLINE bool key_plain(const struct idem_view *v, const idem_key *key, struct idem_ask *ask)
+/* The key, hashed, if nothing is odd about it. framed: as for idem_ask_prepare(). */
+INLINE bool key_plain(const struct idem_view *v, const idem_key *key, uint8_t framed[IDEM_KEY_MAX],
+                      struct idem_ask *ask)
 {
     if (unlikely(key->scope_bytes != 0))
-        return idem_key_prepare(v, key, ask->framed, &ask->key) == IDEM_OK;
+        return idem_key_prepare(v, key, framed, &ask->key) == IDEM_OK;
     if (unlikely(key->key == NULL) || unlikely(key->key_bytes - 1 >= IDEM_KEY_MAX))
         return false;
     ask->key.framed = key->key;
@@ -117,14 +118,23 @@ static void reset_claim(idem_claim *claim)
     claim->size = sizeof *claim;
 }
 
+/* Pages that were missing (SIGBUS guard) make an error of any verdict: then there is no claim either. */
+static inline int without_claim(int e, idem_claim *claim)
+{
+    if (unlikely(e < 0))
+        reset_claim(claim);
+    return e;
+}
+
 /* Ends an operation that has decided; decides anew if its attempt was not what it was any more when the disk had it. */
 static int settle(struct idem_op *op, int e, struct idem_ask *ask, const struct idem_found *first,
                   const idem_request *request, idem_claim *claim, idem_reply *reply, int64_t *left_ms)
 {
     struct idem_found found;
+    uint8_t framed[IDEM_KEY_MAX];
     struct idem_store *store = op->store;
     if (likely(op->ctx.ticket == 0))
-        return idem_leave(op, e);
+        return without_claim(idem_leave(op, e), claim);
     e = idem_begin_settle(op, e, ask, first, claim, left_ms);
     for (unsigned tries = 0; e == BEGIN_AGAIN && tries < SETTLE_TRIES; tries++) {
         idem_reply_free(reply);
@@ -132,7 +142,7 @@ static int settle(struct idem_op *op, int e, struct idem_ask *ask, const struct 
         e = idem_enter(store, op);
         if (e != IDEM_OK)
             break;
-        e = idem_ask_prepare(op->ctx.v, request, ask);
+        e = idem_ask_prepare(op->ctx.v, request, framed, ask);
         e = e != IDEM_OK
                 ? idem_leave(op, e)
                 : idem_begin_settle(op, idem_decide(&op->ctx, ask, claim, reply, &found), ask, &found, claim, left_ms);
@@ -152,6 +162,7 @@ static int begin_any(idem_store *store, const idem_request *request, idem_claim 
 {
     struct idem_op op;
     struct idem_ask ask;
+    uint8_t framed[IDEM_KEY_MAX];
     struct idem_found found;
     if (claim == NULL)
         return idem_fail(IDEM_E_INVALID, "claim: NULL");
@@ -161,7 +172,7 @@ static int begin_any(idem_store *store, const idem_request *request, idem_claim 
         e = idem_enter(store, &op);
     if (unlikely(e != IDEM_OK))
         return e;
-    e = idem_ask_prepare(op.ctx.v, request, &ask);
+    e = idem_ask_prepare(op.ctx.v, request, framed, &ask);
     if (unlikely(e != IDEM_OK))
         return idem_leave(&op, e);
     int64_t left_ms = 0;
@@ -173,11 +184,12 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
 {
     struct idem_op op;
     struct idem_ask ask;
+    uint8_t framed[IDEM_KEY_MAX];
     if (unlikely(store == NULL) || unlikely(request == NULL) || unlikely(claim == NULL) ||
         unlikely(request->size != sizeof *request) || unlikely(reply != NULL && reply->size != sizeof *reply))
         return begin_any(store, request, claim, reply);
     struct idem_view *v = idem_enter_view(store);
-    bool plain = key_plain(v, &request->key, &ask);
+    bool plain = key_plain(v, &request->key, framed, &ask);
     if (likely(plain))
         prefetch_write(&v->buckets[idem_home_of(v, ask.key.hash)]);
     plain = plain && rest_plain(v, request, &ask);
@@ -204,7 +216,7 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
     int64_t left_ms = 0;
     if (likely(absent) && likely(claim_absent(ctx, &ask, &home, now_ms, claim, reply))) {
         if (likely(v->rings == NULL) || ctx->ticket == 0)
-            return idem_leave_fast(&op, IDEM_CLAIMED);
+            return without_claim(idem_leave_fast(&op, IDEM_CLAIMED), claim);
         return settle(&op, IDEM_CLAIMED, &ask, &found, request, claim, reply, &left_ms);
     }
     idem_arena_leave(ctx);
@@ -214,7 +226,8 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
     return settle(&op, e, &ask, &found, request, claim, reply, &left_ms);
 }
 
-#define GROUP 16u
+#define GROUP      16u
+#define POOL_BYTES 4096u
 
 /* After a call that pushed for results[i]: it has to be looked at again when the disk has it. `reserved` says so until the call's end. */
 INLINE void note_pending(struct idem_ctx *ctx, idem_result *r, uint64_t before)
@@ -227,22 +240,40 @@ INLINE void note_pending(struct idem_ctx *ctx, idem_result *r, uint64_t before)
 /* Requests whose home buckets are on their way while the group before is claimed. */
 struct group {
     size_t n;
+    uint64_t serial; /* of the view that they were hashed for */
     struct idem_ask asks[GROUP];
-    int verdicts[GROUP]; /* < 0: refused by idem_ask_prepare() */
+    int verdicts[GROUP]; /* < 0: refused */
+    bool alone[GROUP];   /* a key that found no room in the pool: prepared once more when its turn comes */
+    size_t pooled;
+    uint8_t pool[POOL_BYTES]; /* scoped keys, scope and key in a row */
 };
+
+static void fetch(const struct idem_view *v, const idem_request *rq, struct group *g, size_t i)
+{
+    struct idem_ask *ask = &g->asks[i];
+    uint8_t framed[IDEM_KEY_MAX];
+    bool plain =
+        likely(rq->size == sizeof *rq) && likely(key_plain(v, &rq->key, framed, ask)) && likely(rest_plain(v, rq, ask));
+    g->verdicts[i] = likely(plain) ? IDEM_OK : idem_ask_prepare(v, rq, framed, ask);
+    g->alone[i] = false;
+    if (unlikely(g->verdicts[i] != IDEM_OK))
+        return;
+    prefetch_write(&v->buckets[idem_home_of(v, ask->key.hash)]);
+    if (likely(ask->key.framed != framed))
+        return;
+    g->alone[i] = ask->key.key_bytes > POOL_BYTES - g->pooled;
+    if (!g->alone[i])
+        ask->key.framed = memcpy(g->pool + g->pooled, framed, ask->key.key_bytes);
+    g->pooled += g->alone[i] ? 0 : ask->key.key_bytes;
+}
 
 static void fetch_group(const struct idem_view *v, const idem_request *requests, size_t n, struct group *g)
 {
     g->n = n < GROUP ? n : GROUP;
-    for (size_t i = 0; i < g->n; i++) {
-        g->verdicts[i] = IDEM_OK;
-        if (unlikely(requests[i].size != sizeof requests[i]) ||
-            unlikely(!key_plain(v, &requests[i].key, &g->asks[i])) ||
-            unlikely(!rest_plain(v, &requests[i], &g->asks[i])))
-            g->verdicts[i] = idem_ask_prepare(v, &requests[i], &g->asks[i]);
-        if (likely(g->verdicts[i] == IDEM_OK))
-            prefetch_write(&v->buckets[idem_home_of(v, g->asks[i].key.hash)]);
-    }
+    g->serial = v->serial;
+    g->pooled = 0;
+    for (size_t i = 0; i < g->n; i++)
+        fetch(v, &requests[i], g, i);
 }
 
 /* The entries that may hold this key's record. */
@@ -258,9 +289,24 @@ static void fetch_entries(const struct idem_view *v, uint64_t hash)
     }
 }
 
-/* Looks at all, reads the clock once, then decides one by one, in order. A key that comes twice, or one that somebody else claims
-   meanwhile, fails its publishing CAS and is decided alone. */
-static void decide_group(struct idem_ctx *ctx, struct group *g, idem_result *results)
+static int decide_alone(struct idem_ctx *ctx, const idem_request *rq, const struct group *g, size_t i, idem_result *r)
+{
+    struct idem_found found;
+    struct idem_ask ask;
+    uint8_t framed[IDEM_KEY_MAX];
+    idem_arena_leave(ctx);
+    reset_claim(&r->claim);
+    if (!g->alone[i])
+        return idem_decide(ctx, &g->asks[i], &r->claim, &r->reply, &found);
+    int e = idem_ask_prepare(ctx->v, rq, framed, &ask);
+    return e != IDEM_OK ? e : idem_decide(ctx, &ask, &r->claim, &r->reply, &found);
+}
+
+/* Looks at all, reads the clock, then decides one by one, in order. A key that comes twice, or one that somebody else claims meanwhile,
+   fails its publishing CAS and is decided alone; that may take its time (copying an answer out, making room), so the clock is read
+   again after it. */
+static void decide_group(struct idem_ctx *ctx, const idem_request *requests, const struct group *g,
+                         idem_result *results)
 {
     struct idem_view *v = ctx->v;
     struct idem_home homes[GROUP];
@@ -275,7 +321,13 @@ static void decide_group(struct idem_ctx *ctx, struct group *g, idem_result *res
         const struct idem_ask *ask = &g->asks[i];
         idem_result *r = &results[i];
         clear_reply(&r->reply);
-        struct idem_a64 *at = likely(absent[i]) ? idem_arena_peek(ctx, CLASS_CLAIMS, fresh_bytes(ask)) : NULL;
+        if (unlikely(g->verdicts[i] != IDEM_OK)) {
+            reset_claim(&r->claim);
+            r->verdict = g->verdicts[i];
+            continue;
+        }
+        struct idem_a64 *at =
+            likely(absent[i]) && likely(!g->alone[i]) ? idem_arena_peek(ctx, CLASS_CLAIMS, fresh_bytes(ask)) : NULL;
         uint64_t before = ctx->ticket;
         ctx->ticket = 0;
         if (likely(at != NULL)) {
@@ -288,13 +340,10 @@ static void decide_group(struct idem_ctx *ctx, struct group *g, idem_result *res
                 continue;
             }
         }
-        struct idem_found found;
-        idem_arena_leave(ctx);
-        reset_claim(&r->claim);
-        r->verdict = g->verdicts[i] != IDEM_OK ? g->verdicts[i] : idem_decide(ctx, ask, &r->claim, &r->reply, &found);
+        r->verdict = decide_alone(ctx, &requests[i], g, i, r);
         note_pending(ctx, r, before);
+        now_ms = idem_view_now_ms(v);
     }
-    idem_arena_leave(ctx);
 }
 
 static void fail_all(idem_result *results, size_t n, int e)
@@ -307,13 +356,26 @@ static void fail_all(idem_result *results, size_t n, int e)
     }
 }
 
+/* What the last group that pushed waits for; who pushed before in the same lane is on the disk then, too. */
+struct owed {
+    uint64_t ticket; /* 0: nothing */
+    uint64_t serial; /* of the view */
+    const struct idem_lane_shm *lane;
+};
+
 /* One wait for all; then each is looked at by itself, which as a rule finds it on the disk. */
-static void settle_many(struct idem_op *op, const idem_request *requests, size_t n, idem_result *results)
+static void settle_many(struct idem_store *store, const struct owed *owed, const idem_request *requests, size_t n,
+                        idem_result *results)
 {
-    struct idem_store *store = op->store;
     struct idem_attempt none = {UINT64_MAX, 0, 0};
+    struct idem_op op;
     int64_t left_ms = 0;
-    int e = idem_leave_durably(op, IDEM_OK, &none, &left_ms, NULL);
+    int e = idem_enter(store, &op);
+    if (e == IDEM_OK) {
+        if (op.ctx.v->serial == owed->serial && op.ctx.lane == owed->lane)
+            op.ctx.ticket = owed->ticket;
+        e = idem_leave_durably(&op, IDEM_OK, &none, &left_ms, NULL);
+    }
     for (size_t i = 0; i < n; i++) {
         idem_result *r = &results[i];
         bool pending = r->reserved != 0, mine = r->verdict == IDEM_CLAIMED || r->verdict == IDEM_RECLAIMED;
@@ -339,6 +401,26 @@ static void settle_many(struct idem_op *op, const idem_request *requests, size_t
     }
 }
 
+/* One group, entered; the one after it is asked for. Errors: those of idem_leave(). */
+static int claim_group(struct idem_op *op, const idem_request *requests, size_t n, struct group *g, struct group *next,
+                       idem_result *results, struct owed *owed)
+{
+    const struct idem_view *v = op->ctx.v;
+    if (g->serial != v->serial) /* the store was replaced, or nothing was asked for yet */
+        fetch_group(v, requests, n, g);
+    if (n > g->n)
+        fetch_group(v, requests + g->n, n - g->n, next);
+    decide_group(&op->ctx, requests, g, results);
+    if (unlikely(op->ctx.ticket != 0))
+        *owed = (struct owed){op->ctx.ticket, v->serial, op->ctx.lane};
+    int e = idem_leave(op, IDEM_OK);
+    for (size_t i = 0; e != IDEM_OK && i < g->n; i++)
+        idem_reply_free(&results[i].reply);
+    return e;
+}
+
+/* Left and entered between groups, like as many calls: nobody who replaces the store, forks or opens one waits for more than a group.
+   The disk is waited for once. */
 int idem_begin_many(idem_store *store, const idem_request *requests, size_t n, idem_result *results)
 {
     if (requests == NULL || results == NULL || n == 0 || n > 65536)
@@ -351,32 +433,22 @@ int idem_begin_many(idem_store *store, const idem_request *requests, size_t n, i
             return idem_reply_reset(&results[i].reply);
     }
     struct group groups[2];
+    groups[0].serial = groups[1].serial = 0;
     struct idem_op op;
-    int e = idem_enter(store, &op);
-    if (unlikely(e != IDEM_OK)) {
-        fail_all(results, n, e);
-        return IDEM_OK;
-    }
-    struct idem_ctx *ctx = &op.ctx;
-    fetch_group(ctx->v, requests, n, &groups[0]);
-    unsigned turn = 0;
-    for (size_t from = 0; from < n; turn ^= 1) {
+    struct owed owed = {0, 0, NULL};
+    size_t from = 0;
+    for (unsigned turn = 0; from < n; turn ^= 1) {
         struct group *g = &groups[turn];
-        size_t next = from + g->n;
-        if (next < n)
-            fetch_group(ctx->v, requests + next, n - next, &groups[turn ^ 1]);
-        decide_group(ctx, g, results + from);
-        if (ctx->want_sweep) { /* as much sweeping as one by one, so that memory comes back as fast as it is used */
-            idem_sweep(ctx, 0, 0);
-            ctx->want_sweep = false;
+        int e = idem_enter(store, &op);
+        if (likely(e == IDEM_OK))
+            e = claim_group(&op, requests + from, n - from, g, &groups[turn ^ 1], results + from, &owed);
+        if (unlikely(e != IDEM_OK)) {
+            fail_all(results + from, n - from, e);
+            break;
         }
-        if (unlikely(load_relaxed(&ctx->v->poisoned) != 0)) /* relaxed: as in idem_enter() */
-            fail_all(results + from, g->n, IDEM_E_CORRUPT);
-        from = next;
+        from += g->n;
     }
-    if (unlikely(ctx->ticket != 0))
-        settle_many(&op, requests, n, results);
-    else
-        idem_leave(&op, IDEM_OK);
+    if (unlikely(owed.ticket != 0))
+        settle_many(store, &owed, requests, from, results);
     return IDEM_OK;
 }

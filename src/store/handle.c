@@ -27,6 +27,10 @@
 #define RING_DEFAULT_REFS   2048u
 #define HAS_LOG_TRIES       4u
 
+#ifdef _LGPL_SOURCE
+_Thread_local struct urcu_bp_reader **idem_reader_at __attribute__((tls_model("initial-exec")));
+#endif
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct idem_store *handles;
 
@@ -386,10 +390,10 @@ int idem_enter(struct idem_store *s, struct idem_op *op)
             if (e != IDEM_OK)
                 return e;
         }
-        urcu_bp_read_lock();
+        idem_read_lock();
         struct idem_view *v = rcu_dereference(s->view); /* P10 acquire: the view is complete */
         if (unlikely(idem_slot_lost(v))) {
-            urcu_bp_read_unlock();
+            idem_read_unlock();
             int e = slow_enter(s, SLOT_LOST);
             if (e != IDEM_OK)
                 return e;
@@ -403,7 +407,7 @@ int idem_enter(struct idem_store *s, struct idem_op *op)
             store_relaxed(&v->checked_ms,
                           stale ? 0 : (uint64_t)now_ms); /* relaxed: as above; 0: look again next time */
             if (stale) {
-                urcu_bp_read_unlock();
+                idem_read_unlock();
                 int e = slow_enter(s, MAYBE_STALE);
                 if (e != IDEM_OK)
                     return e;
@@ -417,7 +421,7 @@ int idem_enter(struct idem_store *s, struct idem_op *op)
                             s->path)
                 : idem_lane_enter(v, &op->ctx);
         if (unlikely(e != IDEM_OK)) {
-            urcu_bp_read_unlock();
+            idem_read_unlock();
             return e;
         }
         return IDEM_OK;
@@ -434,7 +438,7 @@ int idem_leave(struct idem_op *op, int result)
         result = idem_fail(IDEM_E_CORRUPT,
                            "%s: pages of the store's files are missing (truncated?); destroy it and create it anew",
                            op->store->path);
-    urcu_bp_read_unlock();
+    idem_read_unlock();
     return result;
 }
 

@@ -38,6 +38,7 @@ int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms
     for (;;) {
         struct idem_op op;
         struct idem_ask ask;
+        uint8_t framed[IDEM_KEY_MAX];
         struct idem_found f;
         memset(claim, 0, sizeof *claim);
         claim->size = sizeof *claim;
@@ -46,7 +47,7 @@ int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms
             idem_reply_reset(r);
             return e;
         }
-        e = idem_ask_prepare(op.ctx.v, request, &ask);
+        e = idem_ask_prepare(op.ctx.v, request, framed, &ask);
         if (e != IDEM_OK)
             return idem_leave(&op, e);
         if (waiting_for != 0)

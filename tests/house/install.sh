@@ -89,6 +89,30 @@ target_link_libraries(use idem::idem)
 add_executable(use-static use.c)
 target_link_libraries(use-static idem::idem_static)
 END
+# A host that loads what it needs while it runs: a plugin's liburcu first, used, then libidem. (glibc has little room for
+# initial-exec thread storage then; late.c is built without either library.)
+plant late.c <<'END'
+#include <dlfcn.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        void *library = dlopen(argv[i], RTLD_NOW | RTLD_LOCAL);
+        if (library == NULL)
+            return fprintf(stderr, "%s\n", dlerror()), 1;
+        void (*lock)(void), (*unlock)(void);
+        *(void **)&lock = dlsym(library, "urcu_bp_read_lock");
+        *(void **)&unlock = dlsym(library, "urcu_bp_read_unlock");
+        if (lock && unlock)
+            lock(), unlock();
+        const char *(*version)(void);
+        *(void **)&version = dlsym(library, "idem_version");
+        if (version)
+            puts(version());
+    }
+    return 0;
+}
+END
 tree=$scratch/tree
 # use PROGRAM: run it on a store of its own.
 stores=$(mktemp -d /dev/shm/idem-test-XXXXXX)
@@ -110,6 +134,22 @@ said=$(cmake -S "$tree" -B "$tree/b" -DCMAKE_PREFIX_PATH="$prefix" 2>&1 && cmake
 report "find_package(idem) gives idem::idem and idem::idem_static" $? "$said"
 said=$(cc -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only -x c "$prefix/include/idem.h" 2>&1)
 report "idem.h compiles alone as strict C11" $? "$said"
+
+# thread_storage LIBRARY: a line if it is more than dlopen() surely has room for.
+thread_storage() {
+    local bytes
+    bytes=$(readelf -lW "$1" | awk '$1 == "TLS" { print $6 }')
+    ((${bytes:-0} <= 64)) || echo "thread storage of $((bytes)) bytes; at most 64"
+}
+clean "the library's thread storage is small enough to be loaded late" thread_storage "$libdir/libidem.so"
+plant fat.c <<'END'
+_Thread_local char fat[100];
+char *use_it(void) { return fat; }
+END
+cc -shared -fPIC -o "$scratch/fat.so" "$tree/fat.c"
+caught "a library with more of it is caught" 'thread storage of 100 bytes' thread_storage "$scratch/fat.so"
+said=$(cc -std=gnu11 -Wall -Werror "$tree/late.c" -o "$tree/late" -ldl 2>&1 && "$tree/late" liburcu-bp.so.8 "$libdir/libidem.so" 2>&1)
+report "a program that has used liburcu from a plugin can load the library late" $? "$said"
 
 said=$("$prefix/bin/idem" version 2>&1)
 report "the installed command runs" $? "$said"
