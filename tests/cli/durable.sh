@@ -21,7 +21,8 @@ check_has "and why is said" "$work/err" "the log of a store"
 check_is "--durability without --wal is refused" "$(status_of "$IDEM" create --store "$work/other" --durability sync)" 125
 check_is "a durability that is none, too" "$(status_of "$IDEM" create --store "$work/other" --wal "$work/l" --durability often)" 125
 check_is "the store's removal takes the log with it" "$(status_of idem destroy; ls "$log" | grep -c '^wal-')" $'0\n0'
-(cd "$work" && check_is "the directory may be used again, by a relative name" "$(status_of "$IDEM" create --store "$store" --wal log --json)" 0)
+check_is "the directory may be used again, by a relative name" \
+    "$(cd "$work" && status_of "$IDEM" create --store "$store" --wal log --json)" 0
 check_has "and --json tells the defaults" "$work/out" '"durability_claim":"async","durability_complete":"sync"'
 idem destroy
 

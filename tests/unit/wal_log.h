@@ -19,7 +19,7 @@
 #define LOG_T0         INT64_C(1700000000000)
 
 struct hand_log {
-    char path[160];
+    char path[208];
     struct idem_log_dir d;
     struct idem_file_rec f; /* of the file that is being written */
     int fd;
