@@ -127,8 +127,9 @@ static inline int without_claim(int e, idem_claim *claim)
 }
 
 /* Ends an operation that has decided; decides anew if its attempt was not what it was any more when the disk had it. */
-static int settle(struct idem_op *op, int e, struct idem_ask *ask, const struct idem_found *first,
-                  const idem_request *request, idem_claim *claim, idem_reply *reply, int64_t *left_ms)
+static __attribute__((noinline)) int settle(struct idem_op *op, int e, struct idem_ask *ask,
+                                            const struct idem_found *first, const idem_request *request,
+                                            idem_claim *claim, idem_reply *reply, int64_t *left_ms)
 {
     struct idem_found found;
     uint8_t framed[IDEM_KEY_MAX];
