@@ -45,6 +45,15 @@ struct idem_view {
     struct idem_a64 pins;       /* who uses it outside of a read section (waits for the disk), and its handle */
 };
 
+/* Is this process's slot not its own any more? Others took it for dead. */
+static inline bool idem_view_lost(const struct idem_view *v)
+{
+    uint64_t owner = v->process.owner;
+    /* relaxed: a foreign change, seen sooner or later */
+    uint64_t x = load_relaxed(&v->process.table[idem_owner_slot(owner)].incarnation);
+    return (x & IDEM_INCARNATION_MASK) != idem_owner_incarnation(owner);
+}
+
 static inline int64_t idem_view_now_ms(const struct idem_view *v)
 {
     return idem_clock_shifted_ms(v->clock_shift_ns) + v->fixed.clock_base_ms;

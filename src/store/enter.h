@@ -61,14 +61,6 @@ static inline void idem_read_unlock(void)
 
 #define IDEM_STALE_CHECK_MS 500
 
-static inline bool idem_slot_lost(const struct idem_view *v)
-{
-    uint64_t owner = v->process.owner;
-    /* relaxed: a foreign change, seen sooner or later */
-    uint64_t x = load_relaxed(&v->process.table[idem_owner_slot(owner)].incarnation);
-    return (x & IDEM_INCARNATION_MASK) != idem_owner_incarnation(owner);
-}
-
 /* Opens the read section; the view is there until it ends. It may turn out to be stale: idem_enter_rest() sees to that. */
 static inline struct idem_view *idem_enter_view(struct idem_store *s)
 {
@@ -82,7 +74,7 @@ static inline bool idem_enter_rest(struct idem_store *s, struct idem_view *v, st
 {
     op->store = s;
     /* relaxed: as in idem_enter() */
-    bool trouble = (idem_fork_epoch() != load_relaxed(&s->fork_epoch)) | (int)idem_slot_lost(v) |
+    bool trouble = (idem_fork_epoch() != load_relaxed(&s->fork_epoch)) | (int)idem_view_lost(v) |
                    (load_relaxed(&v->root->dead) != 0) | (load_relaxed(&v->poisoned) != 0);
     if (likely(!trouble) && likely(idem_lane_enter_last(v, &op->ctx)))
         return true;

@@ -369,13 +369,19 @@ static int slow_enter(struct idem_store *s, enum trouble trouble)
     int e = IDEM_OK;
     uint64_t epoch = idem_fork_acknowledge();
     bool forked = load_relaxed(&s->fork_epoch) != epoch; /* relaxed: under the lock */
-    if (forked || trouble == MAYBE_STALE || idem_slot_lost(s->view))
+    if (forked || trouble == MAYBE_STALE || idem_view_lost(s->view))
         e = reopen(s, forked ? FORKED : trouble);
     if (e == IDEM_OK)
         store_relaxed(&s->fork_epoch, epoch); /* relaxed: under the lock */
     pthread_mutex_unlock(&lock);
     idem_cancel_restore(cancel);
     return e;
+}
+
+static int pages_missing(const struct idem_store *s)
+{
+    return idem_fail(IDEM_E_CORRUPT,
+                     "%s: pages of the store's files are missing (truncated?); destroy it and create it anew", s->path);
 }
 
 int idem_enter(struct idem_store *s, struct idem_op *op)
@@ -390,9 +396,8 @@ int idem_enter(struct idem_store *s, struct idem_op *op)
             if (e != IDEM_OK)
                 return e;
         }
-        idem_read_lock();
-        struct idem_view *v = rcu_dereference(s->view); /* P10 acquire: the view is complete */
-        if (unlikely(idem_slot_lost(v))) {
+        struct idem_view *v = idem_enter_view(s);
+        if (unlikely(idem_view_lost(v))) {
             idem_read_unlock();
             int e = slow_enter(s, SLOT_LOST);
             if (e != IDEM_OK)
@@ -414,12 +419,9 @@ int idem_enter(struct idem_store *s, struct idem_op *op)
                 continue;
             }
         }
-        int e =
-            load_relaxed(&v->poisoned) != 0 /* relaxed: set by a signal in a thread that will tell by itself */
-                ? idem_fail(IDEM_E_CORRUPT,
-                            "%s: pages of the store's files are missing (truncated?); destroy it and create it anew",
-                            s->path)
-                : idem_lane_enter(v, &op->ctx);
+        int e = load_relaxed(&v->poisoned) != 0 /* relaxed: set by a signal in a thread that will tell by itself */
+                    ? pages_missing(s)
+                    : idem_lane_enter(v, &op->ctx);
         if (unlikely(e != IDEM_OK)) {
             idem_read_unlock();
             return e;
@@ -435,9 +437,7 @@ int idem_leave(struct idem_op *op, int result)
     if (unlikely(ctx->want_sweep))
         idem_sweep(ctx, 0, 0);
     if (unlikely(load_relaxed(&ctx->v->poisoned) != 0)) /* relaxed: as in idem_enter */
-        result = idem_fail(IDEM_E_CORRUPT,
-                           "%s: pages of the store's files are missing (truncated?); destroy it and create it anew",
-                           op->store->path);
+        result = pages_missing(op->store);
     idem_read_unlock();
     return result;
 }

@@ -21,11 +21,7 @@ static int ready(void *ctx)
 {
     struct idem_view *v = ctx;
     struct idem_ctx c;
-    uint64_t owner = v->process.owner;
-    /* relaxed: as in store/enter.h */
-    uint64_t x = load_relaxed(&v->process.table[idem_owner_slot(owner)].incarnation);
-    if ((x & IDEM_INCARNATION_MASK) !=
-        idem_owner_incarnation(owner)) /* others take us for dead: our hazards do not count */
+    if (idem_view_lost(v)) /* others take us for dead: our hazards do not count */
         return idem_fail(IDEM_E_LOG, "this process lost its place in the store; the next call takes a new one");
     return idem_lane_enter(v, &c);
 }
