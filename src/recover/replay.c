@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/point.h"
 #include "index/bucket.h"
+#include "store/source.h"
 
 #define ROOM_TRIES   64u
 #define SETTLE_AHEAD 4u /* buckets */
@@ -318,43 +319,6 @@ bool idem_replay_record(const struct idem_view *v, uint64_t word, uint8_t *scrat
     struct idem_entry e;
     if (!word_final(word) || word_state(word) == WORD_FORGOTTEN || !idem_entry_load(v, word, &e))
         return false;
-    memset(r, 0, sizeof *r);
-    idem_copy_out(scratch, idem_entry_key(&e), e.key_bytes);
-    r->state = (uint8_t)word_state(word);
-    r->flags = (uint16_t)e.flags;
-    r->token = e.token;
-    r->fingerprint = e.fingerprint;
-    r->expiry_ms = e.expiry_ms;
-    r->extra = (uint16_t)e.extra;
-    r->at_ms = e.at_ms;
-    r->attempt = (uint16_t)e.attempt;
-    r->key = scratch;
-    r->key_bytes = (uint16_t)e.key_bytes;
-    r->scope_bytes = (uint16_t)e.scope_bytes;
-    scratch += round_up(e.key_bytes, 8);
-    if (e.kind == ENTRY_CLAIM) {
-        r->kind = REC_CLAIM;
-        r->lease_end_ms = e.lease_end_ms;
-        r->lost_token = e.lost_token;
-        r->mark = scratch;
-        r->mark_bytes = e.mark_bytes;
-        idem_copy_out(scratch, idem_entry_mark(&e), e.mark_bytes);
-    } else if (e.kind == ENTRY_RESPONSE) {
-        r->kind = REC_RESPONSE;
-        r->status = e.status;
-        r->meta = scratch;
-        r->meta_bytes = e.meta_bytes;
-        r->body = scratch + e.meta_bytes;
-        r->body_bytes = e.body_bytes;
-        idem_copy_out(scratch, idem_entry_answer(&e), e.meta_bytes + (size_t)e.body_bytes);
-    } else {
-        uint64_t outcome[3];
-        idem_copy_out(outcome, idem_entry_answer(&e), sizeof outcome);
-        r->kind = REC_TOMBSTONE;
-        r->status = e.status;
-        r->meta_bytes = outcome[0];
-        r->body_bytes = outcome[1];
-        r->digest = outcome[2];
-    }
+    idem_source_record(&e, word_state(word), scratch, r);
     return true;
 }

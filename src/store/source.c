@@ -106,17 +106,17 @@ static void record_forgotten(const struct idem_entry *e, struct idem_rec *r)
     }
 }
 
-/* The record of an entry in a state. Its region is held. False: scratch is too small. */
-static bool record(const struct idem_entry *e, unsigned state, struct idem_take *t)
+uint64_t idem_source_room(const struct idem_entry *e)
 {
-    struct idem_rec *r = &t->rec;
-    uint64_t payload = e->kind == ENTRY_CLAIM ? e->mark_bytes : idem_entry_answer_bytes(e);
-    t->need = IDEM_KEY_MAX + round_up(payload, 8) + IDEM_MARK_MAX;
-    if (t->need > t->room)
-        return false;
-    uint8_t *more = t->scratch + IDEM_KEY_MAX;
+    bool marked = e->kind == ENTRY_CLAIM || e->kind == ENTRY_TRANSIENT;
+    return round_up(e->key_bytes, 8) + round_up(marked ? e->mark_bytes : idem_entry_answer_bytes(e), 8);
+}
+
+void idem_source_record(const struct idem_entry *e, unsigned state, uint8_t *scratch, struct idem_rec *r)
+{
+    uint8_t *more = scratch + round_up(e->key_bytes, 8);
     memset(r, 0, sizeof *r);
-    idem_copy_out(t->scratch, idem_entry_key(e), e->key_bytes);
+    idem_copy_out(scratch, idem_entry_key(e), e->key_bytes);
     r->state = (uint8_t)state; /* the numbers are the same, see below */
     r->flags = (uint16_t)e->flags;
     r->token = e->token;
@@ -125,7 +125,7 @@ static bool record(const struct idem_entry *e, unsigned state, struct idem_take 
     r->extra = (uint16_t)e->extra;
     r->at_ms = e->at_ms;
     r->attempt = (uint16_t)e->attempt;
-    r->key = t->scratch;
+    r->key = scratch;
     r->key_bytes = (uint16_t)e->key_bytes;
     r->scope_bytes = (uint16_t)e->scope_bytes;
     if (state == WORD_FORGOTTEN) {
@@ -147,7 +147,7 @@ static bool record(const struct idem_entry *e, unsigned state, struct idem_take 
         r->meta_bytes = e->meta_bytes;
         r->body = more + e->meta_bytes;
         r->body_bytes = e->body_bytes;
-        idem_copy_out(more, idem_entry_answer(e), (size_t)payload);
+        idem_copy_out(more, idem_entry_answer(e), (size_t)idem_entry_answer_bytes(e));
     } else {
         uint64_t outcome[3];
         idem_copy_out(outcome, idem_entry_answer(e), sizeof outcome);
@@ -157,7 +157,6 @@ static bool record(const struct idem_entry *e, unsigned state, struct idem_take 
         r->body_bytes = outcome[1];
         r->digest = outcome[2];
     }
-    return true;
 }
 _Static_assert((int)WORD_IN_PROGRESS == REC_IN_PROGRESS && (int)WORD_COMPLETED == REC_COMPLETED &&
                    (int)WORD_ABANDONED == REC_ABANDONED && (int)WORD_DECLARED == REC_DECLARED &&
@@ -182,8 +181,10 @@ static enum idem_taken take_held(struct idem_ctx *c, uint64_t w, const struct id
     unsigned state = word_state(w);
     if (on_disk(c->v, seen, state) && log_word_position(seen) >= t->cut)
         return TAKEN_NOTHING;
-    if (!record(e, state, t))
+    t->need = idem_source_room(e);
+    if (t->need > t->room)
         return TAKEN_TOO_BIG;
+    idem_source_record(e, state, t->scratch, &t->rec);
     if (!still_held(c->v, w))
         return TAKEN_DROPPED;
     t->note[0] = w;
