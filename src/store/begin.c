@@ -35,12 +35,7 @@ int idem_ask_prepare(const struct idem_view *v, const idem_request *rq, uint8_t 
     if (rq->ttl_ms < 0 || (rq->ttl_ms > IDEM_TTL_MAX_MS && rq->ttl_ms != IDEM_FOREVER))
         return idem_fail(IDEM_E_INVALID, "request.ttl_ms: %lld; 1 to %lld, IDEM_FOREVER, or 0 for the store's",
                          (long long)rq->ttl_ms, (long long)IDEM_TTL_MAX_MS);
-    ask->fingerprint = rq->fingerprint;
-    ask->wait_token = rq->wait_token;
-    ask->flags = rq->flags;
-    ask->durability = rq->durability;
-    ask->lease_ms = rq->lease_ms != 0 ? rq->lease_ms : v->fixed.lease_ms;
-    ask->ttl_ms = rq->ttl_ms != 0 ? rq->ttl_ms : v->fixed.ttl_ms;
+    idem_ask_fill(v, rq, ask);
     return idem_key_prepare(v, &rq->key, framed, &ask->key);
 }
 

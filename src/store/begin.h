@@ -15,6 +15,17 @@ struct idem_ask {
     int64_t ttl_ms;
 };
 
+/* What a request says beside its key, in an ask. The request was found sound. */
+static inline void idem_ask_fill(const struct idem_view *v, const idem_request *rq, struct idem_ask *ask)
+{
+    ask->fingerprint = rq->fingerprint;
+    ask->wait_token = rq->wait_token;
+    ask->flags = rq->flags;
+    ask->durability = rq->durability;
+    ask->lease_ms = rq->lease_ms != 0 ? rq->lease_ms : v->fixed.lease_ms;
+    ask->ttl_ms = rq->ttl_ms != 0 ? rq->ttl_ms : v->fixed.ttl_ms;
+}
+
 /* Checks a request. framed: room for scope and key in a row; ask points there, or to the caller's key. Errors: IDEM_E_INVALID. */
 int idem_ask_prepare(const struct idem_view *v, const idem_request *request, uint8_t framed[IDEM_KEY_MAX],
                      struct idem_ask *ask);

@@ -5,7 +5,7 @@
  * need it is done while it is on its way: the entry is written where it will lie, without a time and a token. What does need the bucket is
  * kept short, so that the processor reaches the next call's miss meanwhile. Whatever is not plain is begin.c's.
  *
- * Invariant: the clock is read after the scan (index.h, invariant 5); in a group, once after all scans.
+ * Invariant: the clock is read after the scan (index.h, invariant 5); in a group after all scans, and again after whatever took its time.
  *
  * If we die here: an entry that was written and not published is written over by the lane's next owner; the rest is index.h's.
  */
@@ -42,12 +42,7 @@ INLINE bool rest_plain(const struct idem_view *v, const idem_request *rq, struct
         unlikely(rq->durability > IDEM_DURABILITY_NONE) || unlikely((uint64_t)rq->lease_ms > IDEM_LEASE_MAX_MS) ||
         unlikely((uint64_t)rq->ttl_ms > (uint64_t)IDEM_TTL_MAX_MS && rq->ttl_ms != IDEM_FOREVER))
         return false;
-    ask->fingerprint = rq->fingerprint;
-    ask->wait_token = rq->wait_token;
-    ask->flags = rq->flags;
-    ask->durability = rq->durability;
-    ask->lease_ms = rq->lease_ms != 0 ? rq->lease_ms : v->fixed.lease_ms;
-    ask->ttl_ms = rq->ttl_ms != 0 ? rq->ttl_ms : v->fixed.ttl_ms;
+    idem_ask_fill(v, rq, ask);
     return true;
 }
 
