@@ -9,6 +9,13 @@ static const struct idem_a64 no_skew;
 const struct idem_a64 *idem_clock_skew_ms = &no_skew;
 #endif
 
+int64_t idem_clock_fine_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
 int64_t idem_clock_wall_ms(void)
 {
     struct timespec t;

@@ -37,6 +37,9 @@ static inline int64_t idem_clock_raw_ms(void)
     return idem_clock_shifted_ms(0);
 }
 
+/* Microseconds of the fine clock: how long something here has taken. Never compared with a time in a store. */
+int64_t idem_clock_fine_us(void);
+
 /* Wall time, from the coarse clock too: the same moment is told alike. */
 int64_t idem_clock_wall_ms(void);
 

@@ -11,7 +11,6 @@
  *
  * If we die here: the next helper does the slice again.
  */
-#include <time.h>
 
 #include "base/error.h"
 #include "base/point.h"
@@ -265,13 +264,6 @@ static bool pass_step(struct idem_ctx *ctx, bool *put_off)
     return true;
 }
 
-static int64_t monotonic_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
 /* A pass costs the same for one region as for many, so the steps that operations make wait for a batch, or for need. */
 static bool worth_a_pass(const struct idem_view *v, const struct idem_survey *survey)
 {
@@ -305,8 +297,8 @@ bool idem_sweep(struct idem_ctx *ctx, int64_t budget_us, int pressure)
             run_slices(ctx, STEP_SLICES);
         more = survey.waiting_for_pass > 0 || survey.moved;
     }
-    int64_t end_us = budget_us > 0 ? monotonic_us() + budget_us : 0;
-    for (unsigned stuck = 0; stuck < 2 && budget_us > 0 && monotonic_us() < end_us;) {
+    int64_t end_us = budget_us > 0 ? idem_clock_fine_us() + budget_us : 0;
+    for (unsigned stuck = 0; stuck < 2 && budget_us > 0 && idem_clock_fine_us() < end_us;) {
         survey = (struct idem_survey){0};
         idem_arena_recycle(ctx, &at, v->region_count, pressure, idem_view_now_ms(v), &survey);
         bool stepped = survey.waiting_for_pass > 0 && run_slices(ctx, BUDGET_SLICES);

@@ -11,8 +11,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/point.h"
 #include "wal/lead.h"
@@ -263,13 +263,6 @@ static int collect(struct idem_lead *lead)
     return e == 1 ? IDEM_OK : e;
 }
 
-static int64_t monotonic_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
 /* A slice of the walk that is wanted, or that retention wants. What a slice finds counts when the batch is durable. */
 static int walk_slice(struct idem_lead *lead)
 {
@@ -285,8 +278,8 @@ static int walk_slice(struct idem_lead *lead)
         lead->walk_cut = lead->retain.cut;
         lead->walk_cursor = lead->walk_live = 0;
     }
-    int64_t end_us = monotonic_us() + WALK_US;
-    while (!lead->full && monotonic_us() < end_us) {
+    int64_t end_us = idem_clock_fine_us() + WALK_US;
+    while (!lead->full && idem_clock_fine_us() < end_us) {
         uint64_t ref, at = lead->walk_cursor, live = lead->walk_live;
         bool dropped;
         if (!s->walk(s->ctx, &lead->walk_cursor, lead->walk_cut, WALK_BUCKETS, &ref, &lead->walk_live)) {
@@ -349,7 +342,7 @@ static int sync_file(struct idem_lead *lead)
         return LEAD_OVER;
     IDEM_POINT("log.syncing");
     idem_lead_progress(lead);
-    int64_t began_us = monotonic_us();
+    int64_t began_us = idem_clock_fine_us();
     if (!IDEM_FAULT("log.no_fdatasync") && idem_io->fdatasync(lead->fd) != 0) {
         int e = fail_file(lead, "fdatasync");
         IDEM_POINT("log.sync_failed");
@@ -361,7 +354,7 @@ static int sync_file(struct idem_lead *lead)
         return e;
     }
     IDEM_POINT("log.synced");
-    uint64_t us = (uint64_t)(monotonic_us() - began_us);
+    uint64_t us = (uint64_t)(idem_clock_fine_us() - began_us);
     unsigned bucket = 0;
     while (bucket + 1 < IDEM_LOG_FSYNC_BUCKETS && us >= UINT64_C(1) << (bucket + 4))
         bucket++;

@@ -11,20 +11,13 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/point.h"
 #include "wal/lead.h"
 
 #define FILES_LEAST 4u /* so many are kept without asking what lives */
-
-static int64_t monotonic_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 
 static int header_of(struct idem_lead *lead, uint64_t number, struct idem_file_rec *f)
 {
@@ -40,7 +33,7 @@ static int delete_below(struct idem_lead *lead, struct idem_retain *r, int64_t e
     struct idem_a64 *control = lead->log->control;
     bool any = false;
     int e = IDEM_OK;
-    while (r->oldest < r->said && e == IDEM_OK && (!any || monotonic_us() < end_us)) {
+    while (r->oldest < r->said && e == IDEM_OK && (!any || idem_clock_fine_us() < end_us)) {
         char name[IDEM_LOG_NAME_BYTES];
         struct stat st;
         idem_log_file_name(r->oldest, name);
@@ -132,7 +125,7 @@ static int want_walk(struct idem_lead *lead, struct idem_retain *r)
 int idem_retain_step(struct idem_lead *lead, struct idem_retain *r, int64_t budget_us)
 {
     struct idem_log *log = lead->log;
-    int64_t end_us = monotonic_us() + budget_us;
+    int64_t end_us = idem_clock_fine_us() + budget_us;
     uint64_t oldest = load_acquire(&log->control[LOG_OLDEST]); /* P12 acquire: those before it are gone */
     uint64_t to;
     if (r->oldest < oldest)
