@@ -464,9 +464,7 @@ int idem_rebuild(const idem_options *given, idem_recovery *r)
                 e = locked(b);
         }
         report(b);
-        int kept = errno;
         idem_log_dir_close(&b->d);
-        errno = kept;
     }
     if (b != NULL)
         free(b->aside.numbers);

@@ -3,7 +3,6 @@
  *
  * Owns: argument checks of idem_recover() and idem_log_walk(), and what a record looks like from outside.
  */
-#include <errno.h>
 #include <string.h>
 
 #include "base/cancel.h"
@@ -86,8 +85,6 @@ int idem_log_walk(const char *wal_dir, int (*fn)(const idem_log_record *record, 
     if (e != IDEM_OK)
         return e;
     e = idem_scan(&d, tell, &w, NULL, &w.r);
-    int kept = errno;
     idem_log_dir_close(&d);
-    errno = kept;
     return e;
 }

@@ -315,9 +315,7 @@ int idem_create(const char *path, const idem_options *o, int dir_fd)
     if (e != IDEM_OK)
         return e;
     e = create_and_reveal(path, o, &d, dir_fd);
-    int kept = errno;
     idem_log_dir_close(&d);
-    errno = kept;
     return e;
 }
 

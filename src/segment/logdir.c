@@ -33,9 +33,7 @@ static int open_held(const char *path, bool create, int64_t group, struct idem_l
         e = idem_log_dir_hold(d);
         if (e == IDEM_OK && idem_io->stat_at(d->fd, "id", &st) == 0 && st.st_dev == d->device && st.st_ino == d->inode)
             return IDEM_OK;
-        int kept = errno;
         idem_log_dir_close(d);
-        errno = kept;
         if (e < 0)
             return e;
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
@@ -66,9 +64,7 @@ int idem_logdir_claim(const idem_options *o, struct idem_log_dir *d)
     if (e == IDEM_OK)
         e = idem_log_clear_tmp(d);
     if (e != IDEM_OK) {
-        int kept = errno;
         idem_log_dir_close(d);
-        errno = kept;
     }
     return e;
 }
@@ -145,8 +141,6 @@ int idem_logdir_destroy(const struct idem_root_const *f, const struct idem_log_c
         if (e == IDEM_OK)
             e = idem_log_dir_sync(&d);
     }
-    int kept = errno;
     idem_log_dir_close(&d);
-    errno = kept;
     return e;
 }

@@ -63,9 +63,7 @@ static int open_file(struct idem_log_dir *d, const char *name, int flags, int *f
                       "%s/%s: must be a regular file with one link, ours or root's, not writable by others", d->path,
                       name);
     if (e != IDEM_OK) {
-        int kept = errno;
-        idem_io->close(f);
-        errno = kept;
+        idem_io_done(f);
         return e;
     }
     *fd = f;
@@ -248,9 +246,7 @@ static int sync_parent(const struct idem_log_dir *d)
     if (fd < 0)
         return idem_log_fail(d, "..", "open");
     int e = idem_io->fsync(fd) == 0 ? IDEM_OK : idem_log_fail(d, "..", "fsync of the parent directory");
-    int kept = errno;
-    idem_io->close(fd);
-    errno = kept;
+    idem_io_done(fd);
     return e;
 }
 
@@ -280,9 +276,7 @@ int idem_log_dir_open(const char *path, bool create, int64_t group, struct idem_
     if (e == IDEM_OK)
         e = open_id(create, d);
     if (e != IDEM_OK) {
-        int kept = errno;
         idem_log_dir_close(d);
-        errno = kept;
     }
     return e;
 }
@@ -293,9 +287,7 @@ int idem_log_dir_open_raw(const char *path, struct idem_log_dir *d)
     d->fd = d->id_fd = -1;
     int e = open_dir(path, false, 0, d);
     if (e != IDEM_OK) {
-        int kept = errno;
         idem_log_dir_close(d);
-        errno = kept;
     }
     return e;
 }
@@ -303,9 +295,9 @@ int idem_log_dir_open_raw(const char *path, struct idem_log_dir *d)
 void idem_log_dir_close(struct idem_log_dir *d)
 {
     if (d->id_fd >= 0)
-        idem_io->close(d->id_fd);
+        idem_io_done(d->id_fd);
     if (d->fd >= 0)
-        idem_io->close(d->fd);
+        idem_io_done(d->fd);
     d->fd = d->id_fd = -1;
 }
 
@@ -438,9 +430,7 @@ int idem_log_file_make(struct idem_log_dir *d, struct idem_file_rec *f, int *fd)
         e = idem_log_fail(d, name, "write");
     IDEM_POINT("log.file.made");
     if (e != IDEM_OK) {
-        int kept = errno;
-        idem_io->close(t);
-        errno = kept;
+        idem_io_done(t);
         idem_log_file_discard(d, f);
         return e;
     }
@@ -501,9 +491,7 @@ int idem_log_file_open(struct idem_log_dir *d, uint64_t number, const uint8_t *u
                       "%s/%s: %llu bytes, its header says %llu; it was cut: idem recover --salvage keeps what is left",
                       d->path, name, (unsigned long long)st.st_size, (unsigned long long)f->bytes);
     if (e != IDEM_OK) {
-        int kept = errno;
-        idem_io->close(t);
-        errno = kept;
+        idem_io_done(t);
         return e;
     }
     *fd = t;
@@ -531,9 +519,7 @@ int idem_log_place_write(struct idem_log_dir *d, const char *path)
         e = idem_log_fail(d, PLACE_TMP, "cannot give it to its group");
     else if (idem_io_write(fd, path, strlen(path), 0) != 0)
         e = idem_log_fail(d, PLACE_TMP, "write");
-    int kept = errno;
-    idem_io->close(fd);
-    errno = kept;
+    idem_io_done(fd);
     if (e == IDEM_OK && idem_io->replace_at(d->fd, PLACE_TMP, PLACE_NAME) != 0)
         e = idem_log_fail(d, PLACE_NAME, "rename");
     return e;

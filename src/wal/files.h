@@ -50,7 +50,7 @@ struct idem_log_dir {
 int idem_log_dir_open(const char *path, bool create, int64_t group, struct idem_log_dir *d);
 /* Only for salvage: the directory alone, whatever its id says; d->id is zero and idem_log_id_replace() makes one. Errors: as above. */
 int idem_log_dir_open_raw(const char *path, struct idem_log_dir *d);
-void idem_log_dir_close(struct idem_log_dir *d);
+void idem_log_dir_close(struct idem_log_dir *d); /* errno stays */
 
 /* Writes *id (its sequence is set: one more than the last) to the older sector and syncs. Only who holds a leader's byte calls
    it, and only to change `newest`. Durability: on the disk at return. Errors: IDEM_E_LOG, IDEM_E_LOG_SPACE. */

@@ -168,3 +168,10 @@ ssize_t idem_io_read(int fd, void *to, size_t n, uint64_t at)
     }
     return (ssize_t)got;
 }
+
+void idem_io_done(int fd)
+{
+    int kept = errno;
+    idem_io->close(fd);
+    errno = kept;
+}

@@ -51,4 +51,7 @@ int idem_io_write(int fd, const void *from, size_t n, uint64_t at);
 /* Up to n bytes: fewer only at the file's end. -1 with errno. */
 ssize_t idem_io_read(int fd, void *to, size_t n, uint64_t at);
 
+/* Closes at the end of something; errno stays what made it end. */
+void idem_io_done(int fd);
+
 #endif

@@ -239,6 +239,7 @@ int idem_log_elect(struct idem_log *log, bool steal, struct idem_lead **out)
 void idem_log_resign(struct idem_lead *lead)
 {
     struct idem_log *log = lead->log;
+    int kept = errno;
     if (lead->dir.id_fd >= 0)
         idem_io->unlock(lead->dir.id_fd, IDEM_LOG_LOCK_AT + (int64_t)lead->epoch);
     pthread_mutex_lock(&log->lock);
@@ -247,6 +248,7 @@ void idem_log_resign(struct idem_lead *lead)
         free_lead(lead);
     pthread_mutex_unlock(&log->lock);
     idem_log_wake(log->control);
+    errno = kept;
 }
 
 /* ------------------------------------------------------------------ files */
@@ -317,9 +319,7 @@ static int make_file(struct idem_lead *lead, const struct idem_file_rec *prev, u
     idem_lead_progress(lead);
     e = idem_log_file_publish(&lead->dir, f, *fd);
     if (e != IDEM_OK) {
-        int kept = errno;
-        idem_io->close(*fd);
-        errno = kept;
+        idem_io_done(*fd);
     }
     return e;
 }

@@ -80,7 +80,7 @@ void idem_logs_after_fork(bool child);
 /* Tries to be the leader, without waiting. Outcomes: IDEM_OK (lead, then resign), 1 somebody else is. Errors: IDEM_E_LOG, IDEM_E_STALE ...
    steal: the leader made no progress while we looked long enough: take the next epoch. */
 int idem_log_elect(struct idem_log *log, bool steal, struct idem_lead **lead);
-/* Wakes all who wait: the next one may lead. */
+/* Wakes all who wait: the next one may lead. errno stays. */
 void idem_log_resign(struct idem_lead *lead);
 
 /*

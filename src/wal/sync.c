@@ -74,9 +74,7 @@ static int lead_one(struct idem_log *log, bool steal)
     if (e != IDEM_OK)
         return e;
     e = idem_log_batch(lead);
-    int kept = errno;
     idem_log_resign(lead);
-    errno = kept;
     return e == 1 ? IDEM_OK : e;
 }
 
@@ -155,9 +153,7 @@ int idem_log_tend(struct idem_log *log)
     if (e != IDEM_OK)
         return e == 1 ? IDEM_OK : e;
     e = idem_log_batch(lead);
-    int kept = errno;
     idem_log_resign(lead);
-    errno = kept;
     return e;
 }
 
