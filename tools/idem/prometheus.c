@@ -42,17 +42,26 @@ void prometheus_sample(const char *name, const char *path, const char *label, co
     fputs("\"} ", stdout);
 }
 
-static void number(uint64_t n)
+void prometheus_number(uint64_t n)
 {
     printf("%" PRIu64 "\n", n);
 }
 
-static void seconds(int64_t ms)
+void prometheus_seconds(int64_t ms)
 {
     if (ms == IDEM_FOREVER)
         printf("+Inf\n");
     else
         printf("%" PRId64 ".%03d\n", ms / 1000, (int)(ms % 1000));
+}
+
+void prometheus_rows(const char *type, const struct prometheus_row *rows, size_t n, const char *path)
+{
+    for (size_t i = 0; i < n; i++) {
+        prometheus_family(rows[i].name, type, rows[i].help);
+        prometheus_sample(rows[i].name, path, NULL, NULL);
+        prometheus_number(rows[i].value);
+    }
 }
 
 static void print_begins(const char *path, const idem_stats_data *s)
@@ -67,17 +76,13 @@ static void print_begins(const char *path, const idem_stats_data *s)
     prometheus_family("idem_begins_total", "counter", "Claims asked for, by what they were told.");
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         prometheus_sample("idem_begins_total", path, "verdict", cli_verdict_word(rows[i].verdict));
-        number(rows[i].count);
+        prometheus_number(rows[i].count);
     }
 }
 
 static void print_counters(const char *path, const idem_stats_data *s)
 {
-    const struct {
-        const char *name;
-        const char *help;
-        uint64_t count;
-    } rows[] = {
+    const struct prometheus_row rows[] = {
         {"idem_waits_total", "Claims that waited for another attempt.", s->waited},
         {"idem_completed_total", "Attempts completed.", s->completed},
         {"idem_tombstones_total", "Completions recorded without their body.", s->tombstones},
@@ -94,20 +99,12 @@ static void print_counters(const char *path, const idem_stats_data *s)
         {"idem_moved_entries_total", "Live entries moved to another region.", s->moved_entries},
         {"idem_sweep_passes_total", "Passes of the sweep over the index.", s->passes},
     };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        prometheus_family(rows[i].name, "counter", rows[i].help);
-        prometheus_sample(rows[i].name, path, NULL, NULL);
-        number(rows[i].count);
-    }
+    prometheus_rows("counter", rows, sizeof(rows) / sizeof(rows[0]), path);
 }
 
 static void print_gauges(const char *path, const idem_stats_data *s)
 {
-    const struct {
-        const char *name;
-        const char *help;
-        uint64_t value;
-    } rows[] = {
+    const struct prometheus_row rows[] = {
         {"idem_keys_capacity", "Live keys that the store was made for.", s->keys_capacity},
         {"idem_slots", "Slots of the index.", s->slots},
         {"idem_slots_used", "Slots in use, as of the last pass.", s->slots_used},
@@ -120,20 +117,16 @@ static void print_gauges(const char *path, const idem_stats_data *s)
         {"idem_lanes", "Threads using the store.", s->lanes},
         {"idem_lanes_max", "Threads that can use the store at once.", s->lanes_max},
     };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        prometheus_family(rows[i].name, "gauge", rows[i].help);
-        prometheus_sample(rows[i].name, path, NULL, NULL);
-        number(rows[i].value);
-    }
+    prometheus_rows("gauge", rows, sizeof(rows) / sizeof(rows[0]), path);
     prometheus_family("idem_ttl_seconds", "gauge", "Default life of an answer.");
     prometheus_sample("idem_ttl_seconds", path, NULL, NULL);
-    seconds(s->ttl_ms);
+    prometheus_seconds(s->ttl_ms);
     prometheus_family("idem_lease_seconds", "gauge", "Default lease.");
     prometheus_sample("idem_lease_seconds", path, NULL, NULL);
-    seconds(s->lease_ms);
+    prometheus_seconds(s->lease_ms);
     prometheus_family("idem_created_timestamp_seconds", "gauge", "When the store was made, since 1970.");
     prometheus_sample("idem_created_timestamp_seconds", path, NULL, NULL);
-    seconds(s->created_wall_ms);
+    prometheus_seconds(s->created_wall_ms);
 }
 
 static void class_name(int64_t ttl_ms, char out[CLI_TEXT_BYTES])
@@ -151,23 +144,23 @@ static void print_regions(const char *path, const idem_stats_data *s)
     char name[CLI_TEXT_BYTES];
     prometheus_family("idem_regions", "gauge", "Memory regions, by phase.");
     prometheus_sample("idem_regions", path, "phase", "free");
-    number(s->regions_free);
+    prometheus_number(s->regions_free);
     prometheus_sample("idem_regions", path, "phase", "open");
-    number(s->regions_open);
+    prometheus_number(s->regions_open);
     prometheus_sample("idem_regions", path, "phase", "draining");
-    number(s->regions_draining);
+    prometheus_number(s->regions_draining);
     prometheus_family("idem_class_regions", "gauge", "Memory regions by the longest life (seconds) of what they hold.");
     for (uint32_t i = 0; i < s->classes && i < IDEM_STATS_CLASSES; i++) {
         class_name(s->by_class[i].ttl_ms, name);
         prometheus_sample("idem_class_regions", path, "ttl", name);
-        number(s->by_class[i].regions);
+        prometheus_number(s->by_class[i].regions);
     }
     prometheus_family("idem_class_bytes", "gauge",
                       "Bytes handed out to threads, by the longest life (seconds) of what they hold.");
     for (uint32_t i = 0; i < s->classes && i < IDEM_STATS_CLASSES; i++) {
         class_name(s->by_class[i].ttl_ms, name);
         prometheus_sample("idem_class_bytes", path, "ttl", name);
-        number(s->by_class[i].bytes);
+        prometheus_number(s->by_class[i].bytes);
     }
 }
 
@@ -176,14 +169,14 @@ static void print_census(const char *path, const struct look_census *census)
     prometheus_family("idem_keys", "gauge", "Keys by state; held ones are lost ones that nobody may redo.");
     for (int state = IDEM_STATE_IN_PROGRESS; state <= IDEM_STATE_LOST; state++) {
         prometheus_sample("idem_keys", path, "state", cli_state_word(state));
-        number(census->by_state[state] - (state == IDEM_STATE_LOST ? census->held : 0));
+        prometheus_number(census->by_state[state] - (state == IDEM_STATE_LOST ? census->held : 0));
     }
     prometheus_sample("idem_keys", path, "state", "held");
-    number(census->held);
+    prometheus_number(census->held);
     prometheus_family("idem_oldest_in_progress_seconds", "gauge",
                       "Age of the attempt that has been in progress longest, 0 if none is.");
     prometheus_sample("idem_oldest_in_progress_seconds", path, NULL, NULL);
-    seconds(census->oldest_age_ms);
+    prometheus_seconds(census->oldest_age_ms);
 }
 
 void prometheus_print(const char *path, const idem_stats_data *stats, const struct look_census *census)
@@ -192,7 +185,7 @@ void prometheus_print(const char *path, const idem_stats_data *stats, const stru
     prometheus_family("idem_store_info", "gauge",
                       "Which store this is; another UUID is another store at the same place.");
     prometheus_sample("idem_store_info", path, "uuid", look_uuid_text(stats, uuid));
-    number(1);
+    prometheus_number(1);
     print_begins(path, stats);
     print_counters(path, stats);
     print_gauges(path, stats);

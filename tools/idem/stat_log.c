@@ -130,11 +130,7 @@ void stat_log_json(struct json_object *object, const idem_stats_data *s)
 
 static void print_counters(const char *path, const idem_log_stats *l)
 {
-    const struct {
-        const char *name;
-        const char *help;
-        uint64_t count;
-    } rows[] = {
+    const struct prometheus_row rows[] = {
         {"idem_log_batches_total", "Batches written to the log.", l->batches},
         {"idem_log_records_total", "Records written; by batches: the mean size of a batch.", l->records},
         {"idem_log_syncs_total", "Syncs of the log that succeeded.", l->syncs},
@@ -145,20 +141,12 @@ static void print_counters(const char *path, const idem_log_stats *l)
         {"idem_log_overflows_total", "References that found their queue full.", l->overflows},
         {"idem_log_walks_total", "Walks over the index for the log.", l->walks},
     };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        prometheus_family(rows[i].name, "counter", rows[i].help);
-        prometheus_sample(rows[i].name, path, NULL, NULL);
-        printf("%" PRIu64 "\n", rows[i].count);
-    }
+    prometheus_rows("counter", rows, sizeof(rows) / sizeof(rows[0]), path);
 }
 
 static void print_gauges(const char *path, const idem_log_stats *l)
 {
-    const struct {
-        const char *name;
-        const char *help;
-        uint64_t value;
-    } rows[] = {
+    const struct prometheus_row rows[] = {
         {"idem_log_queued", "References that are not durable yet.", l->queued},
         {"idem_log_written_position", "Position up to which the log was written.", l->written},
         {"idem_log_durable_position", "Position below which all is on the disk.", l->durable},
@@ -166,14 +154,10 @@ static void print_gauges(const char *path, const idem_log_stats *l)
         {"idem_log_bytes", "Space of the log files.", l->bytes_on_disk},
         {"idem_log_live_bytes", "Of that, records that are still needed, by the last walk.", l->live_bytes},
     };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        prometheus_family(rows[i].name, "gauge", rows[i].help);
-        prometheus_sample(rows[i].name, path, NULL, NULL);
-        printf("%" PRIu64 "\n", rows[i].value);
-    }
+    prometheus_rows("gauge", rows, sizeof(rows) / sizeof(rows[0]), path);
     prometheus_family("idem_log_oldest_queued_seconds", "gauge", "How long the oldest of these has waited.");
     prometheus_sample("idem_log_oldest_queued_seconds", path, NULL, NULL);
-    printf("%" PRId64 ".%03d\n", l->oldest_queued_ms / 1000, (int)(l->oldest_queued_ms % 1000));
+    prometheus_seconds(l->oldest_queued_ms);
     prometheus_family("idem_log_trouble", "gauge", "1 for what is the matter with the log, else 0.");
     for (uint32_t i = IDEM_LOG_STALLED; i <= IDEM_LOG_FAILED; i++) {
         prometheus_sample("idem_log_trouble", path, "kind", trouble_word(i));
@@ -190,13 +174,13 @@ static void print_fsync(const char *path, const idem_log_stats *l)
         uint64_t us = UINT64_C(1) << (i + 4);
         (void)snprintf(le, sizeof(le), "%" PRIu64 ".%06" PRIu64, us / 1000000, us % 1000000);
         prometheus_sample("idem_log_fsync_seconds_bucket", path, "le", le);
-        printf("%" PRIu64 "\n", syncs_up_to(l, i));
+        prometheus_number(syncs_up_to(l, i));
     }
     uint64_t all = syncs_up_to(l, IDEM_LOG_FSYNC_BUCKETS - 1);
     prometheus_sample("idem_log_fsync_seconds_bucket", path, "le", "+Inf");
-    printf("%" PRIu64 "\n", all);
+    prometheus_number(all);
     prometheus_sample("idem_log_fsync_seconds_count", path, NULL, NULL);
-    printf("%" PRIu64 "\n", all);
+    prometheus_number(all);
 }
 
 void stat_log_prometheus(const char *path, const idem_stats_data *s)
