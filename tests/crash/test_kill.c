@@ -322,45 +322,18 @@ static void a_token_that_comes_twice_is_noticed(void **state)
     CHECK(broken > 0);
 }
 
-static int end_all(void **state)
-{
-    (void)state;
-    support_fault(NULL);
-    stage_take_broken(false);
-    crash_end_all();
-    return 0;
-}
-
-static int setup(void **state)
-{
-    return support_setup(state) != 0 ? -1 : crash_setup();
-}
-
 int main(void)
 {
     static const struct CMUnitTest rest[] = {
-        cmocka_unit_test_teardown(a_creator_killed_at_each_point_leaves_a_store_or_none, end_all),
-        cmocka_unit_test_teardown(who_waits_for_a_creator_goes_on_when_that_one_is_killed, end_all),
-        cmocka_unit_test_teardown(a_destroyer_killed_at_each_point_leaves_no_store_that_works, end_all),
-        cmocka_unit_test_teardown(who_finds_the_store_replaced_is_killed_at_each_point, end_all),
-        cmocka_unit_test_teardown(a_lost_claim_with_no_place_to_go_holds_back_nothing_but_itself, end_all),
-        cmocka_unit_test_teardown(an_answer_without_room_does_not_keep_the_memory_of_others, end_all),
-        cmocka_unit_test_teardown(every_named_point_of_the_sources_has_killed_somebody, end_all),
-        cmocka_unit_test_teardown(a_header_that_names_a_freed_slot_is_noticed, end_all),
-        cmocka_unit_test_teardown(a_token_that_comes_twice_is_noticed, end_all),
+        cmocka_unit_test_teardown(a_creator_killed_at_each_point_leaves_a_store_or_none, scene_teardown),
+        cmocka_unit_test_teardown(who_waits_for_a_creator_goes_on_when_that_one_is_killed, scene_teardown),
+        cmocka_unit_test_teardown(a_destroyer_killed_at_each_point_leaves_no_store_that_works, scene_teardown),
+        cmocka_unit_test_teardown(who_finds_the_store_replaced_is_killed_at_each_point, scene_teardown),
+        cmocka_unit_test_teardown(a_lost_claim_with_no_place_to_go_holds_back_nothing_but_itself, scene_teardown),
+        cmocka_unit_test_teardown(an_answer_without_room_does_not_keep_the_memory_of_others, scene_teardown),
+        cmocka_unit_test_teardown(every_named_point_of_the_sources_has_killed_somebody, scene_teardown),
+        cmocka_unit_test_teardown(a_header_that_names_a_freed_slot_is_noticed, scene_teardown),
+        cmocka_unit_test_teardown(a_token_that_comes_twice_is_noticed, scene_teardown),
     };
-    static struct CMUnitTest tests[64];
-    static char names[64][120];
-    size_t n = 0;
-    for (unsigned i = 0; i < scene_count(); i++) {
-        char *at = names[n];
-        snprintf(at, sizeof names[0], "%s_is_killed_at_each_point", scene_at(i)->name);
-        for (; *at != '\0'; at++)
-            *at = *at == ' ' || *at == '\'' ? '_' : *at;
-        tests[n] = (struct CMUnitTest){names[n], test_scene, NULL, end_all, (void *)(uintptr_t)scene_at(i)};
-        n++;
-    }
-    memcpy(&tests[n], rest, sizeof rest);
-    n += sizeof rest / sizeof rest[0];
-    return _cmocka_run_group_tests("kill", tests, n, setup, support_teardown);
+    return scene_run_group("kill", "is_killed_at_each_point", 0, test_scene, rest, sizeof rest / sizeof rest[0]);
 }

@@ -213,11 +213,6 @@ static void an_answer_that_is_taken_back_is_noticed(void **state)
     CHECK(in_the_end < before);
 }
 
-static int setup(void **state)
-{
-    return support_setup(state) != 0 ? -1 : crash_setup();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,5 +221,5 @@ int main(void)
         cmocka_unit_test(an_answer_that_is_taken_back_is_noticed),
     };
     told = support_shared(sizeof *told);
-    return cmocka_run_group_tests(tests, setup, support_teardown);
+    return cmocka_run_group_tests(tests, scene_setup, support_teardown);
 }

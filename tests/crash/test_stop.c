@@ -500,47 +500,20 @@ static void a_sweep_that_does_not_wait_for_writers_is_noticed(void **state)
     fault_is_noticed("sweep.no_check1");
 }
 
-static int end_all(void **state)
-{
-    (void)state;
-    support_fault(NULL);
-    stage_take_broken(false);
-    crash_end_all();
-    return 0;
-}
-
-static int setup(void **state)
-{
-    return support_setup(state) != 0 ? -1 : crash_setup();
-}
-
 int main(void)
 {
     static const struct CMUnitTest rest[] = {
-        cmocka_unit_test_teardown(a_sweeper_stopped_in_what_another_one_holds_up_does_no_harm, end_all),
-        cmocka_unit_test_teardown(who_found_an_outcome_and_slept_is_told_of_it_and_of_nothing_else, end_all),
-        cmocka_unit_test_teardown(who_found_a_running_attempt_and_slept_is_not_told_that_it_was_lost, end_all),
-        cmocka_unit_test_teardown(a_creator_who_is_stopped_goes_on, end_all),
-        cmocka_unit_test_teardown(a_destroyer_who_is_stopped_goes_on, end_all),
-        cmocka_unit_test_teardown(who_is_stopped_in_a_store_that_is_replaced_changes_nothing_in_the_new_one, end_all),
-        cmocka_unit_test_teardown(every_named_point_of_the_sources_has_stopped_somebody, end_all),
-        cmocka_unit_test_teardown(a_writer_without_a_hazard_is_noticed, end_all),
-        cmocka_unit_test_teardown(a_sweep_that_does_not_wait_for_writers_is_noticed, end_all),
+        cmocka_unit_test_teardown(a_sweeper_stopped_in_what_another_one_holds_up_does_no_harm, scene_teardown),
+        cmocka_unit_test_teardown(who_found_an_outcome_and_slept_is_told_of_it_and_of_nothing_else, scene_teardown),
+        cmocka_unit_test_teardown(who_found_a_running_attempt_and_slept_is_not_told_that_it_was_lost, scene_teardown),
+        cmocka_unit_test_teardown(a_creator_who_is_stopped_goes_on, scene_teardown),
+        cmocka_unit_test_teardown(a_destroyer_who_is_stopped_goes_on, scene_teardown),
+        cmocka_unit_test_teardown(who_is_stopped_in_a_store_that_is_replaced_changes_nothing_in_the_new_one,
+                                  scene_teardown),
+        cmocka_unit_test_teardown(every_named_point_of_the_sources_has_stopped_somebody, scene_teardown),
+        cmocka_unit_test_teardown(a_writer_without_a_hazard_is_noticed, scene_teardown),
+        cmocka_unit_test_teardown(a_sweep_that_does_not_wait_for_writers_is_noticed, scene_teardown),
     };
-    static struct CMUnitTest tests[64];
-    static char names[64][120];
-    size_t n = 0;
-    for (unsigned i = 0; i < scene_count(); i++) {
-        if (scene_at(i)->flags & SCENE_NO_STOP)
-            continue;
-        char *at = names[n];
-        snprintf(at, sizeof names[0], "%s_is_stopped_at_each_point", scene_at(i)->name);
-        for (; *at != '\0'; at++)
-            *at = *at == ' ' || *at == '\'' ? '_' : *at;
-        tests[n] = (struct CMUnitTest){names[n], test_scene, NULL, end_all, (void *)(uintptr_t)scene_at(i)};
-        n++;
-    }
-    memcpy(&tests[n], rest, sizeof rest);
-    n += sizeof rest / sizeof rest[0];
-    return _cmocka_run_group_tests("stop", tests, n, setup, support_teardown);
+    return scene_run_group("stop", "is_stopped_at_each_point", SCENE_NO_STOP, test_scene, rest,
+                           sizeof rest / sizeof rest[0]);
 }

@@ -111,40 +111,12 @@ static void a_header_that_names_a_freed_slot_is_noticed(void **state)
     CHECK(n > 0);
 }
 
-static int end_all(void **state)
-{
-    (void)state;
-    support_fault(NULL);
-    stage_take_broken(false);
-    crash_end_all();
-    return 0;
-}
-
-static int setup(void **state)
-{
-    return support_setup(state) != 0 ? -1 : crash_setup();
-}
-
 int main(void)
 {
     static const struct CMUnitTest rest[] = {
-        cmocka_unit_test_teardown(most_of_those_who_repaired_died, end_all),
-        cmocka_unit_test_teardown(a_header_that_names_a_freed_slot_is_noticed, end_all),
+        cmocka_unit_test_teardown(most_of_those_who_repaired_died, scene_teardown),
+        cmocka_unit_test_teardown(a_header_that_names_a_freed_slot_is_noticed, scene_teardown),
     };
-    static struct CMUnitTest tests[64];
-    static char names[64][140];
-    size_t n = 0;
-    for (unsigned i = 0; i < scene_count(); i++) {
-        if (scene_at(i)->flags & SCENE_FULL)
-            continue;
-        char *at = names[n];
-        snprintf(at, sizeof names[0], "%s_is_killed_and_so_is_who_repairs", scene_at(i)->name);
-        for (; *at != '\0'; at++)
-            *at = *at == ' ' || *at == '\'' ? '_' : *at;
-        tests[n] = (struct CMUnitTest){names[n], test_scene, NULL, end_all, (void *)(uintptr_t)scene_at(i)};
-        n++;
-    }
-    memcpy(&tests[n], rest, sizeof rest);
-    n += sizeof rest / sizeof rest[0];
-    return _cmocka_run_group_tests("twice", tests, n, setup, support_teardown);
+    return scene_run_group("twice", "is_killed_and_so_is_who_repairs", SCENE_FULL, test_scene, rest,
+                           sizeof rest / sizeof rest[0]);
 }

@@ -1,6 +1,7 @@
 /* tests/support/scenes.c - running a scene; the tables are in scenes_keys.c and scenes_memory.c. See scenes.h. */
 #include "support/scenes_parts.h"
 
+#include <stdio.h>
 #include <string.h>
 
 unsigned scene_count(void)
@@ -137,4 +138,41 @@ unsigned scene_rehearse(const struct scene *scene, struct scene_moment *moments,
     stage_promises(&st, &fate);
     stage_close(&st);
     return n;
+}
+
+/* ------------------------------------------------------------------ a file of tests */
+
+int scene_setup(void **state)
+{
+    return support_setup(state) != 0 ? -1 : crash_setup();
+}
+
+int scene_teardown(void **state)
+{
+    (void)state;
+    support_fault(NULL);
+    stage_take_broken(false);
+    crash_end_all();
+    return 0;
+}
+
+int scene_run_group(const char *group, const char *and_what, unsigned without, CMUnitTestFunction each,
+                    const struct CMUnitTest *rest, size_t rest_n)
+{
+    static struct CMUnitTest tests[64];
+    static char names[64][140];
+    size_t n = 0;
+    CHECK(scene_count() + rest_n <= 64);
+    for (unsigned i = 0; i < scene_count(); i++) {
+        if (scene_at(i)->flags & without)
+            continue;
+        char *at = names[n];
+        snprintf(at, sizeof names[0], "%s_%s", scene_at(i)->name, and_what);
+        for (; *at != '\0'; at++)
+            *at = *at == ' ' || *at == '\'' ? '_' : *at;
+        tests[n] = (struct CMUnitTest){names[n], each, NULL, scene_teardown, (void *)(uintptr_t)scene_at(i)};
+        n++;
+    }
+    memcpy(&tests[n], rest, rest_n * sizeof *rest);
+    return _cmocka_run_group_tests(group, tests, n + rest_n, scene_setup, support_teardown);
 }

@@ -56,4 +56,11 @@ struct scene_moment {
    always the last. Returns their number. */
 unsigned scene_rehearse(const struct scene *scene, struct scene_moment *moments, unsigned room, unsigned more);
 
+/* For a file of tests that kill or stop: cmocka's setup, and the teardown of each test. */
+int scene_setup(void **state);
+int scene_teardown(void **state);
+/* Its main(): each scene that has none of these flags, as the test "SCENE_and_what" (its state is the scene), then the rest. */
+int scene_run_group(const char *group, const char *and_what, unsigned without, CMUnitTestFunction each,
+                    const struct CMUnitTest *rest, size_t rest_n);
+
 #endif
