@@ -111,13 +111,7 @@ static void note(void *unused)
 static void truncate_generation(void *unused)
 {
     (void)unused;
-    char command[400], path[300];
-    snprintf(command, sizeof command, "ls %s/gen-*", dir);
-    FILE *f = popen(command, "re");
-    CHECK(f != NULL && fgets(path, sizeof path, f) != NULL);
-    pclose(f);
-    path[strcspn(path, "\n")] = '\0';
-    CHECK_IS(truncate(path, 8192), 0);
+    CHECK_IS(truncate(support_file_of(dir, "gen-"), 8192), 0);
     support_at_point("claim.filled", GROUP + 1, note, NULL); /* those of the group after this one are tried */
 }
 

@@ -42,14 +42,9 @@ static int over(void **state)
     return 0;
 }
 
-static bool is_set(void *word)
-{
-    return load_acquire(word) != 0;
-}
-
 static void await(struct idem_a64 *word)
 {
-    CHECK(support_eventually(is_set, word, SUPPORT_PATIENCE_MS));
+    CHECK(support_eventually(support_is_set, word, SUPPORT_PATIENCE_MS));
 }
 
 /* ------------------------------------------------------------------ children that use the handle */

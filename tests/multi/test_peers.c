@@ -42,11 +42,6 @@ static int fresh(void **state)
     return 0;
 }
 
-static bool is_set(void *word)
-{
-    return load_acquire(word) != 0;
-}
-
 /* Runs fn in a child; its rights or its kernel may not do, which is said and skips the test. */
 static void in_child_or_skip(void (*fn)(void *), void *ctx)
 {
@@ -246,7 +241,7 @@ static void a_store_of_a_group_is_shared_by_its_members_who_see_each_other_live_
     CHECK(stat(root, &st) == 0 && (st.st_mode & 07777) == 0660 && st.st_gid == TEAM);
     in_child_or_skip(open_as_eve, (void *)(intptr_t)IDEM_E_PERMISSION);
     pid_t bob = support_spawn(work_as_bob, NULL);
-    CHECK(support_eventually(is_set, &shared->ready, SUPPORT_PATIENCE_MS));
+    CHECK(support_eventually(support_is_set, &shared->ready, SUPPORT_PATIENCE_MS));
     idem_store *store = support_attach(dir);
     CHECK_IS(support_begin(store, "bob's", NULL), IDEM_IN_PROGRESS);
     support_end(bob);
@@ -292,7 +287,7 @@ static void live_in_namespace(void *unused)
     CHECK_IS(support_begin(store, "inside", NULL), IDEM_CLAIMED);
     CHECK_IS(support_begin(store, "outside", NULL), IDEM_IN_PROGRESS);
     store_release(&shared->ready, 1);
-    CHECK(support_eventually(is_set, &shared->done, SUPPORT_PATIENCE_MS)); /* its owner was killed */
+    CHECK(support_eventually(support_is_set, &shared->done, SUPPORT_PATIENCE_MS)); /* its owner was killed */
     CHECK_IS(support_begin(store, "outside", NULL), IDEM_RECLAIMED);
     store_release(&shared->ready, 2);
     support_sleep_ms(SUPPORT_PATIENCE_MS);
@@ -335,7 +330,7 @@ static void a_peer_in_another_pid_namespace_is_seen_to_live_and_to_die_from_both
     (void)state;
     idem_store *store = support_open(dir, NULL);
     pid_t outside = support_spawn(claim_outside, NULL);
-    CHECK(support_eventually(is_set, &shared->ready, SUPPORT_PATIENCE_MS));
+    CHECK(support_eventually(support_is_set, &shared->ready, SUPPORT_PATIENCE_MS));
     store_relaxed(&shared->ready, 0);
     pid_t starter = support_spawn(start_namespace, NULL);
     CHECK(support_eventually(ready_or_over, &starter, SUPPORT_PATIENCE_MS));

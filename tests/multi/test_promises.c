@@ -21,13 +21,6 @@ static int fresh(void **state)
     return 0;
 }
 
-#define FAULTS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
-static bool is_set(void *word)
-{
-    return load_acquire(word) != 0;
-}
-
 /* ------------------------------------------------------------------ 1. one owner */
 
 static void claim_and_stop_before_publishing(void *dir)
@@ -47,7 +40,7 @@ static void two_claim_at_once(void *dir)
     CHECK(support_wait_stopped(pid, SUPPORT_PATIENCE_MS)); /* it has found the key absent, and reserved a slot */
     CHECK_IS(support_begin(store, "k", NULL), IDEM_CLAIMED);
     support_kill(pid, SIGCONT);
-    CHECK(support_eventually(is_set, &shared->verdict, SUPPORT_PATIENCE_MS));
+    CHECK(support_eventually(support_is_set, &shared->verdict, SUPPORT_PATIENCE_MS));
     CHECK_IS(load_acquire(&shared->verdict), IDEM_IN_PROGRESS);
     support_end(pid);
     CHECK_IS(support_begin(store, "k", NULL), IDEM_IN_PROGRESS);
@@ -80,7 +73,7 @@ static void two_take_over_at_once(void *dir)
     CHECK(support_wait_stopped(pid, SUPPORT_PATIENCE_MS));
     CHECK_IS(support_begin(store, "k", NULL), IDEM_RECLAIMED);
     support_kill(pid, SIGCONT);
-    CHECK(support_eventually(is_set, &shared->verdict, SUPPORT_PATIENCE_MS));
+    CHECK(support_eventually(support_is_set, &shared->verdict, SUPPORT_PATIENCE_MS));
     CHECK_IS(load_acquire(&shared->verdict), IDEM_IN_PROGRESS);
     support_end(pid);
 }
@@ -288,7 +281,7 @@ static void fence_holds_in_the_middle(void *dir)
     CHECK_IS(support_begin(store, "k", &claim), IDEM_RECLAIMED);
     CHECK_IS(support_complete(store, &claim, 200, "in time"), IDEM_OK);
     support_kill(pid, SIGCONT);
-    CHECK(support_eventually(is_set, &shared->verdict, SUPPORT_PATIENCE_MS));
+    CHECK(support_eventually(support_is_set, &shared->verdict, SUPPORT_PATIENCE_MS));
     CHECK_IS(load_acquire(&shared->verdict), 1);
     CHECK_IS(idem_begin(store, &rq, &claim, &reply), IDEM_REPLAY);
     CHECK_BYTES(reply.body, reply.body_bytes, "in time");

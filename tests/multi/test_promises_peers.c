@@ -26,13 +26,6 @@ static int fresh(void **state)
     return 0;
 }
 
-#define FAULTS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
-static bool is_set(void *word)
-{
-    return load_acquire(word) != 0;
-}
-
 /* ------------------------------------------------------------------ 4. death and sleep */
 
 static void claim_and_sleep(void *dir)
@@ -48,7 +41,7 @@ static void dead_is_dead(void *dir)
     store_relaxed(&shared->ready, 0);
     idem_store *store = support_open(dir, NULL);
     pid_t pid = support_spawn(claim_and_sleep, dir);
-    CHECK(support_eventually(is_set, &shared->ready, SUPPORT_PATIENCE_MS));
+    CHECK(support_eventually(support_is_set, &shared->ready, SUPPORT_PATIENCE_MS));
     CHECK_IS(support_begin(store, "k", NULL), IDEM_IN_PROGRESS);
     support_end(pid);
     CHECK_IS(support_begin(store, "k", NULL), IDEM_RECLAIMED);
@@ -65,7 +58,7 @@ static void slow_is_not_dead(void *dir)
     store_relaxed(&shared->ready, 0);
     idem_store *store = support_open(dir, NULL);
     pid_t pid = support_spawn(claim_and_sleep, dir);
-    CHECK(support_eventually(is_set, &shared->ready, SUPPORT_PATIENCE_MS));
+    CHECK(support_eventually(support_is_set, &shared->ready, SUPPORT_PATIENCE_MS));
     support_kill(pid, SIGSTOP);
     for (int i = 0; i < 5; i++) {
         CHECK_IS(support_begin(store, "k", NULL), IDEM_IN_PROGRESS);
@@ -154,7 +147,7 @@ static void sleeping_writer_spoils_nothing(void *dir)
     }
     CHECK(support_stats(store).swept_regions > 20);
     support_kill(pid, SIGCONT);
-    CHECK(support_eventually(is_set, &shared->ready, SUPPORT_PATIENCE_MS));
+    CHECK(support_eventually(support_is_set, &shared->ready, SUPPORT_PATIENCE_MS));
     support_verify(dir);
     support_maintain(store); /* what it has published meanwhile leaves its region, before that goes */
     rush(store, 20);

@@ -287,18 +287,6 @@ static void processes_that_create_at_once_end_up_in_one_store(void **state)
 
 /* ------------------------------------------------------------------ a file that shrinks */
 
-static char *file_of(const char *prefix)
-{
-    static char path[300];
-    char command[400];
-    snprintf(command, sizeof command, "ls %s/%s*", dir, prefix);
-    FILE *f = popen(command, "re");
-    CHECK(f != NULL && fgets(path, sizeof path, f) != NULL);
-    pclose(f);
-    path[strcspn(path, "\n")] = '\0';
-    return path;
-}
-
 static sigjmp_buf back;
 
 static void on_other_sigbus(int signal)
@@ -319,7 +307,7 @@ static void survive_truncation(void *which)
     CHECK_IS(idem_open(dir, &o, &guarded), IDEM_OK);
     CHECK_IS(idem_open(other_dir, &o, &bystander), IDEM_OK);
     support_answer(guarded, "k", 1, "x");
-    const char *path = file_of(which);
+    const char *path = support_file_of(dir, which);
     CHECK_IS(truncate(path, 0), 0);
     int e = IDEM_OK;
     for (int i = 0; i < 200 && e >= 0; i++) { /* root's last lanes may still be whole pages: any key will do */
@@ -366,7 +354,7 @@ static void a_truncated_store_is_not_opened(void **state)
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             dir = support_dir();
             idem_close(open_with(IDEM_OPEN_CREATE));
-            CHECK_IS(truncate(file_of(file == 0 ? "root" : "gen-"), sizes[i]), 0);
+            CHECK_IS(truncate(support_file_of(dir, file == 0 ? "root" : "gen-"), sizes[i]), 0);
             idem_store *store = NULL;
             idem_options create = support_options(1000);
             CHECK_IS(idem_open(dir, NULL, &store), IDEM_E_CORRUPT);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
@@ -142,6 +143,18 @@ void support_remove(const char *path)
     nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+const char *support_file_of(const char *dir, const char *prefix)
+{
+    static char path[300];
+    char pattern[300];
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "%s/%s*", dir, prefix);
+    CHECK_IS(glob(pattern, 0, NULL, &found), 0);
+    snprintf(path, sizeof path, "%s", found.gl_pathv[0]);
+    globfree(&found);
+    return path;
+}
+
 static void guard(int pidfd)
 {
     setsid(); /* a SIGKILL to the test's process group must not reach it */
@@ -227,6 +240,11 @@ void support_sleep_ms(int64_t ms)
     struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
     while (nanosleep(&t, &t) != 0 && errno == EINTR)
         ;
+}
+
+bool support_is_set(void *word)
+{
+    return load_acquire(word) != 0;
 }
 
 bool support_eventually(bool (*condition)(void *ctx), void *ctx, int64_t timeout_ms)

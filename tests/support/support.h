@@ -54,6 +54,8 @@ const char *support_base(void); /* the private directory itself */
 /* A fresh path in it, for a store; valid for the next 64 calls. */
 const char *support_dir(void);
 void support_remove(const char *path); /* with all that is in it */
+/* The store's file whose name begins so; the path is good until the next call. */
+const char *support_file_of(const char *dir, const char *prefix);
 
 /* IDEM_TEST_LONG is set. */
 bool support_long(void);
@@ -64,6 +66,7 @@ int64_t support_now_ms(void); /* the real clock */
 void support_sleep_ms(int64_t ms);
 /* Polls until condition(ctx), at most timeout_ms. */
 bool support_eventually(bool (*condition)(void *ctx), void *ctx, int64_t timeout_ms);
+bool support_is_set(void *word); /* for it: a struct idem_a64 that is not 0 */
 
 /* The injected clock, shared with all children: what is added to every reading of the store's clock. Never goes backwards. */
 void support_clock_add(int64_t ms);
@@ -127,6 +130,17 @@ uint64_t support_fault_seen(void);
 /* A promise of the library: check() must succeed in a child, and fail there with each of the seeded faults, which must have been
    come near to (the list ends with NULL). Says what was caught. check gets a path for a store. */
 void support_promise(void (*check)(void *dir), const char *const faults[]);
+
+#define FAULTS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* The test test_NAME of the check NAME; the list of faults ends with NULL. */
+#define PROMISE(name, ...)                                 \
+    static void test_##name(void **state)                  \
+    {                                                      \
+        (void)state;                                       \
+        static const char *const faults[] = {__VA_ARGS__}; \
+        support_promise(name, faults);                     \
+    }
 
 /* At the nth passing (1: the next) of the named point in this process call fn(ctx). Children inherit it. name NULL: none.
    name "*": any point. Only one is set at a time. */

@@ -2,22 +2,9 @@
 #ifndef TESTS_UNIT_RECOVER_LOG_H
 #define TESTS_UNIT_RECOVER_LOG_H
 
-#include "unit/wal_log.h"
+#include "unit/recovery_of.h"
 
 #include <sys/stat.h>
-
-struct heard {
-    unsigned n;
-    char text[4096];
-};
-
-static inline void hear(void *ctx, const char *text)
-{
-    struct heard *h = ctx;
-    h->n++;
-    size_t used = strlen(h->text);
-    snprintf(h->text + used, sizeof h->text - used, "%s\n", text);
-}
 
 /* A log with all kinds of records; the last batch is vouched for by nobody. Its tokens are store times, as real ones. */
 static inline void write_log(struct hand_log *l, const char *dir)
@@ -50,18 +37,6 @@ static inline void write_log(struct hand_log *l, const char *dir)
     hand_flush(l, true);
 }
 
-static inline idem_recovery recovery_of(const struct hand_log *l, const char *dir, struct heard *h)
-{
-    idem_recovery r = IDEM_RECOVERY_INIT;
-    memset(h, 0, sizeof *h);
-    r.dir = dir;
-    r.wal_dir = l->path;
-    r.now_wall_ms = LOG_T0 + 5000;
-    r.sentence = hear;
-    r.ctx = h;
-    return r;
-}
-
 static inline int ask(idem_store *store, const char *key, idem_claim *claim, idem_reply *reply)
 {
     idem_request rq = support_request(key);
@@ -87,13 +62,5 @@ static inline void what_the_log_said(const char *dir)
     idem_close(store);
     support_verify(dir);
 }
-
-#define PROMISE(name, ...)                                 \
-    static void test_##name(void **state)                  \
-    {                                                      \
-        (void)state;                                       \
-        static const char *const faults[] = {__VA_ARGS__}; \
-        support_promise(name, faults);                     \
-    }
 
 #endif

@@ -115,12 +115,4 @@ static inline void write_log(struct hand_log *l, const char *dir, uint32_t file_
     hand_flush(l, true);
 }
 
-#define PROMISE(name, ...)                                 \
-    static void test_##name(void **state)                  \
-    {                                                      \
-        (void)state;                                       \
-        static const char *const faults[] = {__VA_ARGS__}; \
-        support_promise(name, faults);                     \
-    }
-
 #endif

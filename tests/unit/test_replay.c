@@ -324,14 +324,6 @@ static void the_log_word_says_what_is_proven(void *dir)
     idem_close(store);
 }
 
-#define PROMISE(name, ...)                                 \
-    static void test_##name(void **state)                  \
-    {                                                      \
-        (void)state;                                       \
-        static const char *const faults[] = {__VA_ARGS__}; \
-        support_promise(name, faults);                     \
-    }
-
 PROMISE(a_completed_key_replays, "replay.expired_all", NULL)
 PROMISE(a_running_key_is_lost_at_once, "replay.lease", NULL)
 PROMISE(order_does_not_matter, "replay.order", NULL)

@@ -200,14 +200,6 @@ static void somebody_else_was_faster(void **state)
     hand_close(&s.l);
 }
 
-#define PROMISE(name, ...)                                 \
-    static void test_##name(void **state)                  \
-    {                                                      \
-        (void)state;                                       \
-        static const char *const faults[] = {__VA_ARGS__}; \
-        support_promise(name, faults);                     \
-    }
-
 PROMISE(what_has_expired_goes_after_it_was_said, "retain.unexpired", "retain.unsaid", NULL)
 PROMISE(only_a_prefix_goes, "retain.unexpired", NULL)
 PROMISE(what_lives_is_written_anew_first, "retain.unwalked", NULL)

@@ -1,7 +1,7 @@
 /*
  * tests/unit/test_salvage.c - a damaged log: what can be proven good comes back, what is lost is said, and the log is sound again afterwards.
  */
-#include "unit/wal_log.h"
+#include "unit/recovery_of.h"
 
 #include <sys/stat.h>
 
@@ -10,19 +10,6 @@
 #define PER_FILE 4u
 #define FILES    3u
 #define KEYS     (PER_FILE * FILES)
-
-struct heard {
-    unsigned n;
-    char text[8192];
-};
-
-static void hear(void *ctx, const char *text)
-{
-    struct heard *h = ctx;
-    h->n++;
-    size_t used = strlen(h->text);
-    snprintf(h->text + used, sizeof h->text - used, "%s\n", text);
-}
 
 static uint64_t position[KEYS];
 
@@ -75,13 +62,7 @@ static void overwrite(const struct hand_log *l, uint64_t number, uint64_t at, co
 
 static idem_recovery salvage(const struct hand_log *l, const char *dir, struct heard *h)
 {
-    idem_recovery r = IDEM_RECOVERY_INIT;
-    memset(h, 0, sizeof *h);
-    r.dir = dir;
-    r.wal_dir = l->path;
-    r.now_wall_ms = LOG_T0 + 5000;
-    r.sentence = hear;
-    r.ctx = h;
+    idem_recovery r = recovery_of(l, dir, h);
     /* Refused without being asked to. */
     int e = idem_recover(&r);
     CHECK(e == IDEM_E_LOG_DAMAGED || e == IDEM_E_LOG_FOREIGN);
@@ -268,17 +249,12 @@ static void a_sound_log_loses_nothing(void **state)
 {
     (void)state;
     struct hand_log l;
-    struct heard h = {0};
+    struct heard h;
     char log[160], dir[160];
     places(support_dir(), log, dir);
     write_log(&l, log);
-    idem_recovery r = IDEM_RECOVERY_INIT;
-    r.dir = dir;
-    r.wal_dir = l.path;
-    r.now_wall_ms = LOG_T0 + 5000;
+    idem_recovery r = recovery_of(&l, dir, &h);
     r.flags = IDEM_RECOVER_SALVAGE;
-    r.sentence = hear;
-    r.ctx = &h;
     CHECK_IS(idem_recover(&r), IDEM_OK);
     CHECK_IS(r.damaged, 0);
     CHECK_IS(r.lost_records, 0);
@@ -286,14 +262,6 @@ static void a_sound_log_loses_nothing(void **state)
     lost_only(&l, dir, 0, 0);
     hand_close(&l);
 }
-
-#define PROMISE(name, ...)                                 \
-    static void test_##name(void **state)                  \
-    {                                                      \
-        (void)state;                                       \
-        static const char *const faults[] = {__VA_ARGS__}; \
-        support_promise(name, faults);                     \
-    }
 
 PROMISE(one_record_is_damaged, "salvage.silent", "salvage.stops", "salvage.void", NULL)
 PROMISE(a_header_is_gone, "salvage.no_salt", NULL)

@@ -12,80 +12,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "unit/wal_fail.h"
 #include "unit/wal_file.h"
 #include "wal/files.h"
 
 /* ------------------------------------------------------------------ the directory, with each call failing once */
 
-static struct idem_io_calls failing;
-static unsigned calls, fail_at;
-static int fail_with;
-
-static bool fails(void)
-{
-    if (++calls != fail_at)
-        return false;
-    errno = fail_with;
-    return true;
-}
-static int f_open_at(int d, const char *n, int fl, mode_t m)
-{
-    return fails() ? -1 : idem_io_system.open_at(d, n, fl, m);
-}
-static ssize_t f_pread(int fd, void *to, size_t n, off_t at)
-{
-    return fails() ? -1 : idem_io_system.pread(fd, to, n > 100 ? 100 : n, at); /* short, too */
-}
-static ssize_t f_pwrite(int fd, const void *from, size_t n, off_t at)
-{
-    return fails() ? -1 : idem_io_system.pwrite(fd, from, n > 100 ? 100 : n, at);
-}
-static int f_fdatasync(int fd)
-{
-    return fails() ? -1 : idem_io_system.fdatasync(fd);
-}
-static int f_fsync(int fd)
-{
-    return fails() ? -1 : idem_io_system.fsync(fd);
-}
-static int f_fallocate(int fd, off_t n)
-{
-    return fails() ? -1 : idem_io_system.fallocate(fd, n);
-}
-static int f_fstat(int fd, struct stat *st)
-{
-    return fails() ? -1 : idem_io_system.fstat(fd, st);
-}
-static int f_rename_at(int d, const char *from, const char *to)
-{
-    return fails() ? -1 : idem_io_system.rename_at(d, from, to);
-}
-static int f_replace_at(int d, const char *from, const char *to)
-{
-    return fails() ? -1 : idem_io_system.replace_at(d, from, to);
-}
-static int f_mkdir_at(int d, const char *n, mode_t m)
-{
-    return fails() ? -1 : idem_io_system.mkdir_at(d, n, m);
-}
-
 static void inject(unsigned at, int with)
 {
-    failing = idem_io_system;
-    failing.open_at = f_open_at;
-    failing.pread = f_pread;
-    failing.pwrite = f_pwrite;
-    failing.fdatasync = f_fdatasync;
-    failing.fsync = f_fsync;
-    failing.fallocate = f_fallocate;
-    failing.fstat = f_fstat;
-    failing.rename_at = f_rename_at;
-    failing.replace_at = f_replace_at;
+    read_most = write_most = 100;
+    fail_nth(at, with);
     failing.mkdir_at = f_mkdir_at;
-    calls = 0;
-    fail_at = at;
-    fail_with = with;
-    idem_io = &failing;
 }
 
 static int begin_log(const char *path, struct idem_log_dir *d)
