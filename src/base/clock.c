@@ -1,12 +1,12 @@
-/* base/clock.c - see clock.h. Holds no state but the test skew. */
+/* base/clock.c - see clock.h. Holds no state but what a test does to time. */
 #include "base/clock.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #ifdef IDEM_TESTING
-static const struct idem_a64 no_skew;
-const struct idem_a64 *idem_clock_skew_ms = &no_skew;
+static const struct idem_clock_test as_it_is;
+const struct idem_clock_test *idem_clock_test = &as_it_is;
 #endif
 
 int64_t idem_clock_fine_us(void)

@@ -15,8 +15,12 @@
 #include "base/atomic.h"
 
 #ifdef IDEM_TESTING
-/* Milliseconds added to every reading. Points at a word that a test may share between processes. */
-extern const struct idem_a64 *idem_clock_skew_ms;
+/* What a test does to time. Points at memory that it may share between processes. */
+struct idem_clock_test {
+    struct idem_a64 stands_ms; /* the clock says this; 0: it goes */
+    struct idem_a64 skew_ms;   /* added to every reading */
+};
+extern const struct idem_clock_test *idem_clock_test;
 #endif
 
 /* CLOCK_MONOTONIC_COARSE plus shift_ns, in ms: cut once, after the shift, so that processes in different time namespaces agree. */
@@ -26,7 +30,8 @@ static inline int64_t idem_clock_shifted_ms(int64_t shift_ns)
     clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
     int64_t now = ((int64_t)t.tv_sec * 1000000000 + t.tv_nsec + shift_ns) / 1000000;
 #ifdef IDEM_TESTING
-    now += (int64_t)load_relaxed(idem_clock_skew_ms); /* relaxed: a number that stands alone */
+    int64_t stands_ms = (int64_t)load_relaxed(&idem_clock_test->stands_ms); /* relaxed: a number that stands alone */
+    now = (stands_ms != 0 ? stands_ms : now) + (int64_t)load_relaxed(&idem_clock_test->skew_ms); /* relaxed: as above */
 #endif
     return now;
 }

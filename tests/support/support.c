@@ -29,7 +29,7 @@
 #include "base/point.h"
 
 struct page {
-    struct idem_a64 skew_ms;
+    struct idem_clock_test clock;
     struct idem_a64 fault_on;
     struct idem_a64 fault_seen;
     struct idem_a64 why_taken;
@@ -170,7 +170,7 @@ int support_setup(void **state)
     (void)state;
     owner = getpid();
     page = support_shared(sizeof *page);
-    idem_clock_skew_ms = &page->skew_ms;
+    idem_clock_test = &page->clock;
     snprintf(base, sizeof base, "/dev/shm/idem-test-XXXXXX");
     if (mkdtemp(base) == NULL || chmod(base, 0711) != 0) {
         print_error("%s: %s; the tests need a tmpfs there\n", base, strerror(errno));
@@ -260,7 +260,13 @@ bool support_eventually(bool (*condition)(void *ctx), void *ctx, int64_t timeout
 
 void support_clock_add(int64_t ms)
 {
-    add_relaxed(&page->skew_ms, (uint64_t)ms);
+    add_relaxed(&page->clock.skew_ms, (uint64_t)ms);
+}
+
+void support_clock_stand(bool still)
+{
+    int64_t ms = idem_clock_raw_ms() - (int64_t)load_relaxed(&page->clock.skew_ms);
+    store_relaxed(&page->clock.stands_ms, still ? (uint64_t)ms : 0);
 }
 
 uint64_t support_random(uint64_t *state)

@@ -70,6 +70,8 @@ bool support_is_set(void *word); /* for it: a struct idem_a64 that is not 0 */
 
 /* The injected clock, shared with all children: what is added to every reading of the store's clock. Never goes backwards. */
 void support_clock_add(int64_t ms);
+/* It goes on by support_clock_add() alone, until it is let go. */
+void support_clock_stand(bool still);
 
 uint64_t support_random(uint64_t *state); /* state: any number but 0 */
 uint64_t support_seed(void);              /* IDEM_TEST_SEED, or a new one; printed once */
