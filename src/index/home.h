@@ -88,6 +88,13 @@ static inline bool idem_home_absent(struct idem_view *v, uint64_t hash, struct i
     return true;
 }
 
+/* After idem_home_absent(): may the claim take this time, which was read before? If not, the clock has to be read anew (invariant 5). */
+static inline bool idem_home_time_is_good(const struct idem_view *v, int64_t token_ms)
+{
+    return token_ms >
+           (int64_t)load_relaxed(&v->generation->freed_ms); /* relaxed: the scan's acquire loads come before it */
+}
+
 /* Steps 4 to 6. The entry lies in space, filled, its write hazard held. False: begin again with a scan. */
 static inline bool idem_home_insert(const struct idem_home *home, uint64_t hash, const struct idem_space *space)
 {

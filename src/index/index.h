@@ -8,7 +8,7 @@
  * Claiming an absent key (insert.c), the steps by their crash points:
  *   1. Load the home header h. If it names a TENTATIVE slot, help: hazard, slot again, header again, CAS to IN_PROGRESS.
  *   2. Scan home .. home + reach. A final slot with this key is the answer.
- *   3. Load the clock, stamp the token, fill the entry.
+ *   3. Load the clock, stamp the token, fill the entry. (Or with the time from before the scan, if it is good: invariant 5.)
  *   4. CAS a free slot 0 -> W, TENTATIVE                                            claim.reserved
  *   5. CAS the home header h -> version + 1, pending = this slot, reach at least its distance     claim.published
  *      If that fails: CAS the slot W -> 0 and begin again; the entry's memory is used again with a fresh token.
@@ -21,8 +21,9 @@
  *     With 1 and the scan after h: no other slot holds this key. This makes step 5 the linearization point of a claim.
  *  4. A TENTATIVE slot is cleared by others only if its writer is certainly dead, established before the header was loaded that does
  *     not name it.
- *  5. A slot is freed only if its token lies before the present tick, and a claim reads the clock after its scan: so tokens of a key grow
- *     although the key was forgotten in between.
+ *  5. Tokens of a key grow although it was forgotten in between: a slot is freed only if its token's time lies before the present
+ *     millisecond, and after `freed_ms` was raised to that time at least. An absent key is claimed with a time that was read after the
+ *     scan, or with an earlier one that lies after `freed_ms` as loaded after the scan: then whatever the scan did not find any more has an older token.
  *  6. Once step 5 succeeded the claim is made: a failing step 6 means that a helper, or even a later operation, was faster.
  *  7. A slot word is compared-and-swapped only under a compare hazard on its region, and after the slot was loaded again unchanged.
  *     A word of one's own that was never published needs none: the write hazard holds its region.

@@ -80,6 +80,19 @@ static bool unname(struct idem_ctx *ctx, const struct idem_found *f)
     return false;
 }
 
+/* Invariant 5. Raised as far as this moment allows, so that it is written about once a tick, however many slots are freed. relaxed: the
+   slot's CAS comes after it, and releases it. */
+static void raise_freed(struct idem_view *v, uint64_t token, int64_t now_ms)
+{
+    struct idem_a64 *freed = &v->generation->freed_ms;
+    uint64_t seen = load_relaxed(freed); /* relaxed: as above */
+    if (IDEM_FAULT("free.unsaid"))
+        return;
+    while (seen < token >> 16 && !cas_relaxed(freed, &seen, (uint64_t)now_ms - 1))
+        ; /* it only grows, and not for long: whoever was faster has raised it, too */
+    IDEM_POINT("free.raised");
+}
+
 bool idem_index_free(struct idem_ctx *ctx, struct idem_found *f, int64_t now_ms)
 {
     if (!word_final(f->word) ||
@@ -92,6 +105,7 @@ bool idem_index_free(struct idem_ctx *ctx, struct idem_found *f, int64_t now_ms)
         return false;
     if (!IDEM_FAULT("free.pending") && !unname(ctx, f))
         return false;
+    raise_freed(ctx->v, f->entry.token, now_ms);
     if (!change(f, 0))
         return false;
     IDEM_POINT("free.freed");

@@ -1,7 +1,7 @@
 /*
  * segment/layout.h - every byte that processes share.
  *
- * Owns: the layout of `root` and of a generation file, version 1.1 (1.0 had no log). Offsets only, no pointers, no pthread objects.
+ * Owns: the layout of `root` and of a generation file, version 2.0 (1 had no freed_ms: who frees without raising it breaks what tokens promise). Offsets only, no pointers, no pthread objects.
  * Constant parts are written before the magic (P6), carry a checksum, and are copied into private memory once when a
  * process attaches; every other field is loaded once, bounded, then used.
  *
@@ -34,6 +34,7 @@
  * Who may change what
  *   slot word, bucket header   anyone, by CAS, by the rules of index/
  *   region state, cursor       anyone, by CAS, by the rules of arena/
+ *   freed_ms                   anyone, by CAS, upwards, never to the present millisecond or beyond
  *   process slot               incarnation odd -> even: anyone who knows its process is dead; even -> odd: who holds its lock byte
  *   lane                       its owner; `owner` itself: anyone, by CAS, when the old owner is 0 or dead
  *   entry                      its writer until published; then nobody, but for a claim's rescue words and the log word (arena/entry.h)
@@ -49,8 +50,8 @@
 
 #define IDEM_ROOT_MAGIC       UINT64_C(0x31746f6f726d6469) /* "idmroot1" */
 #define IDEM_GENERATION_MAGIC UINT64_C(0x316e65676d656469) /* "idemgen1" */
-#define IDEM_LAYOUT_MAJOR     1u
-#define IDEM_LAYOUT_MINOR     1u
+#define IDEM_LAYOUT_MAJOR     2u
+#define IDEM_LAYOUT_MINOR     0u
 #define IDEM_FEATURE_LOG      UINT64_C(1) /* required: who does not push must not write */
 
 #define IDEM_BUCKET_SLOTS  7u
@@ -177,7 +178,8 @@ struct idem_generation_shm {
     struct idem_a64 slots_used;      /* the same, of the last complete pass, + 1 (0: none yet) */
     struct idem_a64 answers_refused; /* 1: an answer of common size found no room, and no region was freed since */
     struct idem_a64 waiting;         /* about how many regions wait for a pass; a hint for pacing */
-    struct idem_a64 pad_line[3];
+    struct idem_a64 freed_ms; /* no slot was freed whose token is of a later millisecond; only grows (index/index.h) */
+    struct idem_a64 pad_line[2];
     struct idem_a64 open[IDEM_CLASSES]; /* region + 1 that is open for a class; a hint */
 };
 

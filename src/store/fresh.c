@@ -5,7 +5,8 @@
  * need it is done while it is on its way: the entry is written where it will lie, without a time and a token. What does need the bucket is
  * kept short, so that the processor reaches the next call's miss meanwhile. Whatever is not plain is begin.c's.
  *
- * Invariant: the clock is read after the scan (index.h, invariant 5); in a group after all scans, and again after whatever took its time.
+ * Invariant (index.h, 5): one call reads the clock while the bucket is on its way, and asks after the scan whether that time is still good;
+ * a group reads it after all its scans, and again after whatever took its time.
  *
  * If we die here: an entry that was written and not published is written over by the lane's next owner; the rest is index.h's.
  */
@@ -197,20 +198,22 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
         idem_leave(&op, IDEM_OK);
         return begin_any(store, request, claim, reply);
     }
+    int64_t now_ms = idem_view_now_ms(v);
+    if (unlikely(!idem_enter_recent(v, now_ms))) {
+        idem_leave(&op, IDEM_OK);
+        return begin_any(store, request, claim, reply);
+    }
+    IDEM_POINT("claim.timed");
     write_entry(ctx, &ask, at);
     fill_claim(v, &ask, claim);
     if (likely(reply != NULL))
         clear_reply(reply);
     struct idem_home home;
     bool absent = idem_home_absent(v, ask.key.hash, &home);
-    int64_t now_ms = idem_view_now_ms(v);
-    if (unlikely(!idem_enter_recent(v, now_ms))) {
-        idem_leave(&op, IDEM_OK);
-        return begin_any(store, request, claim, reply);
-    }
     struct idem_found found;
     int64_t left_ms = 0;
-    if (likely(absent) && likely(claim_absent(ctx, &ask, &home, now_ms, claim, reply))) {
+    if (likely(absent) && likely(idem_home_time_is_good(v, idem_token_ms(v, now_ms))) &&
+        likely(claim_absent(ctx, &ask, &home, now_ms, claim, reply))) {
         if (likely(v->rings == NULL) || ctx->ticket == 0)
             return without_claim(idem_leave_fast(&op, IDEM_CLAIMED), claim);
         return settle(&op, IDEM_CLAIMED, &ask, &found, request, claim, reply, &left_ms);

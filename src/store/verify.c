@@ -13,6 +13,7 @@
  *  V7 what is not a claim expires no later than its region                                           (arena.h 6)
  *  V8 a region's cursor lies in the region; its phase is one of five                                 (arena.h)
  *  V9 a lane's hazards name regions that exist                                                       (lane.h)
+ * V10 freed_ms lies before the present                                                               (index.h 5)
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,6 +162,15 @@ static bool has_twins(const struct idem_view *v, uint64_t home)
     return false;
 }
 
+/* freed_ms: loaded before anything else, so that the clock is certainly read after it. */
+static void check_time(struct verifier *c, uint64_t freed_ms)
+{
+    const struct idem_view *v = c->v;
+    if (freed_ms >= (uint64_t)idem_view_now_ms(v))
+        tell_problem(c, "generation", 1, &v->generation->freed_ms,
+                     "V10: freed_ms lies in the future: claims are slower until then");
+}
+
 static void check_regions(struct verifier *c)
 {
     const struct idem_view *v = c->v;
@@ -197,6 +207,7 @@ int idem_verify(const char *dir, idem_report *report)
     if (e == IDEM_OK) {
         struct idem_view *v = op.ctx.v;
         struct verifier c = {.v = v, .report = report};
+        uint64_t freed_ms = load_relaxed(&v->generation->freed_ms); /* relaxed: a number that stands alone */
         int64_t now_ms = idem_view_now_ms(v);
         for (uint64_t b = 0; b < v->bucket_count; b++) {
             const char *wrong = check_header(v, b);
@@ -215,6 +226,7 @@ int idem_verify(const char *dir, idem_report *report)
                 tell_problem(&c, "bucket", b, &v->buckets[b], "V6: a key of this home has two slots");
         }
         check_regions(&c);
+        check_time(&c, freed_ms);
         e = idem_leave(&op, IDEM_OK);
     }
     idem_close(store);

@@ -184,11 +184,11 @@ struct pair {
     const char *scene, *point;
 };
 static const struct pair firsts[] = {
-    {"a claimant of a new key", "reserve.hazard"},       {"a claimant of a new key", "claim.filled"},
-    {"a claimant of a new key", "claim.reserved"},       {"a claimant of a new key", "claim.published"},
-    {"an owner who completes", "complete.filled"},       {"an owner who completes", "swap.swapped"},
-    {"who takes over from the dead", "takeover.filled"}, {"an owner who leaves a mark", "renew.filled"},
-    {"who forgets an answer", "swap.swapped"},
+    {"a claimant of a new key", "reserve.hazard"},  {"a claimant of a new key who has claimed before", "claim.timed"},
+    {"a claimant of a new key", "claim.filled"},    {"a claimant of a new key", "claim.reserved"},
+    {"a claimant of a new key", "claim.published"}, {"an owner who completes", "complete.filled"},
+    {"an owner who completes", "swap.swapped"},     {"who takes over from the dead", "takeover.filled"},
+    {"an owner who leaves a mark", "renew.filled"}, {"who forgets an answer", "swap.swapped"},
 };
 static const char *const seconds[] = {"sweep.draining", "sweep.noted",    "sweep.slice",  "sweep.moved",
                                       "sweep.retiring", "sweep.recycled", "free.unnamed", "free.freed",
@@ -480,6 +480,7 @@ static void fault_is_noticed(const char *fault)
     stage_take_broken(true);
     support_fault(fault);
     stop_everywhere(scene_named("a claimant of a new key"), true);
+    stop_everywhere(scene_named("a claimant of a new key who has claimed before"), true);
     stop_everywhere(scene_named("who tries again after a transient answer"), true);
     uint64_t seen = support_fault_seen();
     support_fault(NULL);

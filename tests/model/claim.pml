@@ -44,7 +44,7 @@ c_code {
 #define REREAD 4            /* re-read the slot after setting the hazard */
 #define FENCE 5             /* an owner compares token and key before it replaces a word */
 #define CLAIMED_IS_CLAIMED 6 /* a successful publish is never started again */
-#define CLOCK_AFTER_SCAN 7  /* the token's time is read after the scan */
+#define FREED_AFTER_SCAN 7  /* a time from before the scan is good if it lies after `freed`, read after the scan */
 #define OLD_TOKEN 8         /* a slot is freed only when its token is older than now */
 #define WORD_THEN_HEADER 9  /* who frees a slot reads its word before the header */
 #define UNNAME 10           /* a slot is freed only when no header names it */
@@ -53,6 +53,7 @@ c_code {
 #define DEATH_THEN_HEADER 13 /* a dead reservation: death is established before the header is read */
 #define JUDGE_DEATH 14      /* only a dead owner's reservation is cleared */
 #define IN_PLACE 15         /* a key that has a slot is claimed in that slot */
+#define FREED_FIRST 16      /* who frees a slot raises `freed` before */
 
 /* Slot word: waiters * 128 + state * 16 + entry; 0 is free. */
 #define TENTATIVE 1
@@ -79,6 +80,7 @@ byte writer[ENTRIES + 1];     /* who prepares this entry (write hazard): process
 byte hazard[CLAIMANTS + 1];   /* compare hazard of each process; the last one is upkeep's */
 bool dead[CLAIMANTS + 1];
 byte now = 1, died;
+byte freed;                   /* no slot with a newer token was freed */
 bool started[CLAIMANTS];      /* claimants are alike: they begin in order */
 bool dying;                   /* a death is one step: nobody else moves until the victim has left */
 
@@ -181,7 +183,7 @@ proctype claimant(byte me) provided (!dying || dead[_pid - 1]) {
 begin:
     atomic {
         hazard[me] = 0; w = 0; i = 0; at = 0;
-        token = (DROPPED(CLOCK_AFTER_SCAN) -> CLOCK_TOKEN : 0);
+        token = CLOCK_TOKEN;
         read_header();
         GOTO_IF(h_pending == 0 || DROPPED(HELP), scan)
     }
@@ -241,15 +243,15 @@ next:
     atomic {
         w = 0; i++;
         GOTO_IF(i <= h_reach, scan);
-        /* Absent: an entry with a token read after the scan. */
+        /* Absent: an entry with the time from before the scan, if that is good, or with one read now. */
         if
         :: mine == 0 -> allocate(mine); entry_key[mine] = key; entry_owner[mine] = me
         :: else
         fi;
         assert(!published[mine]); /* an entry's memory is filled again only if it never was published */
         if
-        :: DROPPED(CLOCK_AFTER_SCAN)
-        :: else -> token = CLOCK_TOKEN
+        :: token > freed || DROPPED(FREED_AFTER_SCAN)
+        :: token <= freed || token != CLOCK_TOKEN -> token = CLOCK_TOKEN
         fi;
         entry_token[mine] = token; entry_until[mine] = now; i = 0
     }
@@ -478,12 +480,25 @@ free:
 free_unnamed:
     atomic {
         if
+        :: entry_token[ENTRY(w)] > freed && !DROPPED(FREED_FIRST) -> freed = entry_token[ENTRY(w)]
+        :: else
+        fi
+    }
+free_raised:
+    atomic {
+        if
         :: slot[s] == w -> slot[s] = 0; assert(pending != s + 1)
         :: else
         fi
     }
 free_freed:
-    goto rest;
+    atomic {
+        if
+        :: entry_token[ENTRY(w)] > freed && DROPPED(FREED_FIRST) -> freed = entry_token[ENTRY(w)]
+        :: else
+        fi;
+        goto rest
+    }
 
 relocate:
     atomic {

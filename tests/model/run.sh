@@ -116,17 +116,18 @@ rules
 
 build claim claim
 export TICKS=1 DEATHS=0 UPKEEP=1 RENEW=0 MIXED=0 PRESET=0
-holds claim 1200000 "two claimants of one key, upkeep beside them" PRESET=0
-holds claim 500000 "one renews, one dies" UPKEEP=0 DEATHS=1 RENEW=1
-holds claim 500000 "a short-lived answer is there, one dies" PRESET=3 DEATHS=1
-holds claim 560000 "the home slot is taken, reach is to be lowered" PRESET=1
+holds claim 1800000 "two claimants of one key, upkeep beside them" PRESET=0
+holds claim 720000 "one renews, one dies" UPKEEP=0 DEATHS=1 RENEW=1
+holds claim 650000 "a short-lived answer is there, one dies" PRESET=3 DEATHS=1
+holds claim 770000 "the home slot is taken, reach is to be lowered" PRESET=1
 refuted claim HELP
 refuted claim VERSION PRESET=3
 refuted claim COMPARE_HAZARD PRESET=2
 refuted claim REREAD
 refuted claim FENCE
 refuted claim CLAIMED_IS_CLAIMED
-refuted claim CLOCK_AFTER_SCAN PRESET=2
+refuted claim FREED_AFTER_SCAN PRESET=2
+refuted claim FREED_FIRST PRESET=2
 refuted claim OLD_TOKEN
 refuted claim WORD_THEN_HEADER PRESET=1
 refuted claim UNNAME PRESET=3

@@ -313,6 +313,43 @@ static void tokens_grow(void *dir)
     }
 }
 
+/* The first claim opens the thread's chunk, so that the second one goes the straight way (store/fresh.c). */
+static void claim_and_stop_with_the_time_in_hand(void *dir)
+{
+    idem_store *store = support_attach(dir);
+    idem_claim claim;
+    CHECK_IS(support_begin(store, "another", NULL), IDEM_CLAIMED);
+    support_at_point("claim.timed", 1, support_stop, NULL);
+    CHECK_IS(support_begin(store, "k", &claim), IDEM_CLAIMED);
+    store_release(&shared->verdict, claim.token);
+    support_sleep_ms(SUPPORT_PATIENCE_MS);
+}
+
+static void tokens_grow_past_a_clock_that_was_read_early(void *dir)
+{
+    store_relaxed(&shared->verdict, 0);
+    idem_store *store = support_open(dir, NULL);
+    idem_key k = support_key("k");
+    idem_claim claim;
+    pid_t pid = support_spawn(claim_and_stop_with_the_time_in_hand, dir);
+    CHECK(support_wait_stopped(pid, SUPPORT_PATIENCE_MS)); /* it knows what time it is, and has not looked yet */
+    support_clock_add(100);
+    CHECK_IS(support_begin(store, "k", &claim), IDEM_CLAIMED);
+    support_clock_add(100);
+    CHECK_IS(idem_forget(store, &k), IDEM_OK);
+    support_kill(pid, SIGCONT);
+    CHECK(support_eventually(support_is_set, &shared->verdict, SUPPORT_PATIENCE_MS));
+    CHECK(load_acquire(&shared->verdict) > claim.token);
+    support_end(pid);
+    support_verify(dir);
+}
+
+static void a_token_is_larger_than_that_of_a_key_forgotten_while_its_claimant_slept(void **state)
+{
+    (void)state;
+    support_promise(tokens_grow_past_a_clock_that_was_read_early, FAULTS("free.unsaid"));
+}
+
 static void every_claims_token_is_larger_than_those_of_all_attempts_on_the_key_before(void **state)
 {
     (void)state;
@@ -394,6 +431,7 @@ int main(void)
         TEST(a_late_owners_abandon_changes_nothing_and_says_so),
         TEST(a_late_owners_mark_changes_nothing_and_says_so),
         TEST(an_owner_that_is_taken_over_in_the_middle_of_completing_is_fenced),
+        TEST(a_token_is_larger_than_that_of_a_key_forgotten_while_its_claimant_slept),
         TEST(every_claims_token_is_larger_than_those_of_all_attempts_on_the_key_before),
         TEST(the_next_claimant_of_a_lost_attempt_is_told_so_and_gets_its_mark),
         TEST(a_held_key_is_redone_by_nobody),

@@ -18,6 +18,16 @@ void scene_begin(struct crash_page *page, idem_store *store, struct stage *st)
     page->verdict = idem_begin(store, &r, &page->claim, NULL);
 }
 
+/* The straight way of store/fresh.c, which a thread's first claim can't go. */
+static void begin_again(struct crash_page *page, idem_store *store, struct stage *st)
+{
+    idem_request before = stage_request(st, STAGE_SPARE + 1), r = stage_request(st, STAGE_KEY);
+    idem_claim first;
+    CHECK_IS(idem_begin(store, &before, &first, NULL), IDEM_CLAIMED);
+    crash_arm();
+    page->verdict = idem_begin(store, &r, &page->claim, NULL);
+}
+
 static void begin_many(struct crash_page *page, idem_store *store, struct stage *st)
 {
     static idem_result results[3];
@@ -243,6 +253,18 @@ static void wait_a_little(struct crash_page *page, idem_store *store, struct sta
 
 const struct scene scenes_of_keys[] = {
     {.name = "a claimant of a new key", .act = scene_begin, .effect = NEW_CLAIM, .before = FIRST, .after = DEAD_FIRST},
+    {.name = "a claimant of a new key who has claimed before",
+     .act = begin_again,
+     .effect = NEW_CLAIM,
+     .before = FIRST,
+     .after = DEAD_FIRST},
+    {.name = "a claimant who has claimed before and whose reservation a neighbour overtakes",
+     .act = begin_again,
+     .effect = NEW_CLAIM,
+     .before = FIRST,
+     .after = DEAD_FIRST,
+     .pause_at = "claim.reserved",
+     .meanwhile = neighbour_takes_the_header},
     {.name = "a claimant of three keys at once",
      .act = begin_many,
      .effect = NEW_CLAIM,

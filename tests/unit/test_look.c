@@ -394,17 +394,18 @@ static void verify_names_what_is_damaged(void **state)
         uint64_t value;
         const char *check;
     } damages[] = {
-        {slot, w ^ UINT64_C(1) << 47, "V1"},                     /* an address outside of the arena */
-        {slot, w ^ UINT64_C(1) << 50, "V1"},                     /* another region generation */
-        {&entry[0], entry[0].word | 0x7ff, "V2"},                /* a key of 2047 bytes */
-        {&entry[0], entry[0].word & ~(UINT64_C(7) << 22), "V2"}, /* no kind of entry */
-        {&entry[7], entry[7].word ^ 1, "V3"},                    /* another key */
-        {slot, w ^ UINT64_C(1) << 8, "V3"},                      /* another tag */
-        {&v.buckets[bucket].header, header_make(header_version(h) + 1, 0, true, 0, free_slot), "V5"},
-        {&v.buckets[bucket].slots[free_slot], w, "V6"}, /* the key twice */
-        {&entry[3], entry[3].word + (UINT64_C(1) << 40), "V7"},
-        {state_word, (state_word->word & ~UINT64_C(7)) | 7, "V8"},
-        {&v.lanes[v.fixed.lanes_max - 1].hazard_write, v.region_count + 1, "V9"}, /* a lane that nobody takes */
+        {slot, w ^ UINT64_C(1) << 47, "V1:"},                     /* an address outside of the arena */
+        {slot, w ^ UINT64_C(1) << 50, "V1:"},                     /* another region generation */
+        {&entry[0], entry[0].word | 0x7ff, "V2:"},                /* a key of 2047 bytes */
+        {&entry[0], entry[0].word & ~(UINT64_C(7) << 22), "V2:"}, /* no kind of entry */
+        {&entry[7], entry[7].word ^ 1, "V3:"},                    /* another key */
+        {slot, w ^ UINT64_C(1) << 8, "V3:"},                      /* another tag */
+        {&v.buckets[bucket].header, header_make(header_version(h) + 1, 0, true, 0, free_slot), "V5:"},
+        {&v.buckets[bucket].slots[free_slot], w, "V6:"}, /* the key twice */
+        {&entry[3], entry[3].word + (UINT64_C(1) << 40), "V7:"},
+        {state_word, (state_word->word & ~UINT64_C(7)) | 7, "V8:"},
+        {&v.lanes[v.fixed.lanes_max - 1].hazard_write, v.region_count + 1, "V9:"}, /* a lane that nobody takes */
+        {&v.generation->freed_ms, UINT64_C(1) << 62, "V10:"},
     };
     for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
         idem_report report = IDEM_REPORT_INIT;
@@ -436,6 +437,10 @@ static void verify_names_what_is_damaged(void **state)
     CHECK_IS(support_begin(store, "another key", NULL), IDEM_CLAIMED);
     slot->word = w;
     CHECK_IS(support_begin(store, "k", NULL), IDEM_REPLAY);
+    uint64_t freed_ms = v.generation->freed_ms.word;
+    v.generation->freed_ms.word = UINT64_C(1) << 62;
+    CHECK_IS(support_begin(store, "no time is good for the straight way", NULL), IDEM_CLAIMED);
+    v.generation->freed_ms.word = freed_ms;
     munmap(v.generation, v.generation_bytes);
     munmap(v.root, v.fixed.root_bytes);
     close(v.process.fd);
