@@ -217,11 +217,11 @@ if ((long)); then
     COLLAPSE=1 memory_mib=6000 limit_s=3000
     export TICKS=1 DEATHS=0 UPKEEP=0 RENEW=0 MIXED=0 PRESET=0
     build claim-3 claim -DCLAIMANTS=3
-    holds claim-3 14000000 "three claimants of one key"
+    holds claim-3 28000000 "three claimants of one key"
     build claim-2 claim
-    holds claim-2 10000000 "two steps of upkeep" UPKEEP=2
+    holds claim-2 14000000 "two steps of upkeep" UPKEEP=2
     export TICKS=2 DEATHS=2 UPKEEP=1 RENEW=1 PRESET=3
-    holds claim-2 23000000 "a short-lived answer is there, two ticks, one renews, both die"
+    holds claim-2 27000000 "a short-lived answer is there, two ticks, one renews, both die"
     build region-2 region
     export DEATHS=1 SWEEPERS=1 ROLES0=1 ROLES1=2 LIVES=3 PASSES=4 PUT_OFF=1
     holds region-2 8700000 "one writes and dies, one compares"

@@ -1,0 +1,394 @@
+/*
+ * tests/support/history.c - see history.h.
+ *
+ * The search is Wing and Gong's, with the memory of Lowe: what is left to explain depends only on which calls have taken effect and on the
+ * state that they led to, so no such pair is looked at twice.
+ */
+#include "support/history.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "idem.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#pragma GCC diagnostic ignored "-Wpedantic"
+#pragma GCC diagnostic ignored "-Wshadow"
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+#pragma GCC diagnostic pop
+
+/* ------------------------------------------------------------------ the model of one key */
+
+enum { ABSENT, RUNNING, DECLARED, ABANDONED, DONE };
+
+struct key_state {
+    uint64_t kind;
+    uint64_t token;      /* of the newest attempt; 0: its claimant died before he could tell */
+    uint64_t largest;    /* that anybody was told of */
+    uint64_t lost;       /* an earlier attempt was lost, and is remembered */
+    uint64_t lost_token; /* the newest such; 0: nobody was told it */
+    uint64_t body, mark;
+    uint64_t fingerprint;
+    uint64_t owner;                    /* RUNNING: a worker */
+    int64_t lease_first, lease_last;   /* when the lease ends: between these */
+    int64_t expiry_first, expiry_last; /* when the record ends */
+};
+
+/* By what a claim may have been granted: the attempt before was abandoned, or its record is gone (or there was none), or it was lost. */
+enum { WAY_ABANDONED, WAY_GONE, WAY_LOST, WAYS };
+
+struct search {
+    const struct history_call *calls;
+    const struct history_death *deaths;
+    unsigned n;
+    struct seen {
+        uint64_t done, state;
+    } * seen;
+    uint64_t seen_count;
+};
+
+#define SEEN_SLOTS (UINT64_C(1) << 18)
+
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static bool owner_may_be_dead(const struct search *s, const struct key_state *k, const struct history_call *c)
+{
+    uint64_t sent = s->deaths[k->owner].sent;
+    return sent != 0 && (c->returned == 0 || sent < c->returned);
+}
+
+static bool owner_must_be_dead(const struct search *s, const struct key_state *k, const struct history_call *c)
+{
+    uint64_t known = s->deaths[k->owner].known;
+    return known != 0 && known < c->called;
+}
+
+/* A running lease keeps a claim beyond its record's end. */
+static bool may_be_gone(const struct key_state *k, const struct history_call *c)
+{
+    int64_t end = k->kind == RUNNING ? later(k->expiry_first, k->lease_first) : k->expiry_first;
+    return k->kind == ABSENT || c->returned_ms >= end;
+}
+
+static bool must_be_gone(const struct key_state *k, const struct history_call *c)
+{
+    int64_t end = k->kind == RUNNING ? later(k->expiry_last, k->lease_last) : k->expiry_last;
+    return k->kind == ABSENT || c->called_ms > end;
+}
+
+static bool may_be_lost(const struct search *s, const struct key_state *k, const struct history_call *c)
+{
+    return k->kind == DECLARED || (k->kind == ABANDONED && k->lost) ||
+           (k->kind == RUNNING && (owner_may_be_dead(s, k, c) || c->returned_ms >= k->lease_first));
+}
+
+static bool must_be_lost(const struct search *s, const struct key_state *k, const struct history_call *c)
+{
+    return k->kind == DECLARED || (k->kind == RUNNING && (owner_must_be_dead(s, k, c) || c->called_ms > k->lease_last));
+}
+
+/* Is `told` the token of this attempt? If its claimant could not tell it, this is how it becomes known. */
+static bool names(uint64_t *token, uint64_t *largest, uint64_t told)
+{
+    if (*token == 0 && told > *largest) {
+        *token = told;
+        *largest = told;
+    }
+    return told != 0 && *token == told;
+}
+
+static void set_lease(struct key_state *k, const struct history_call *c)
+{
+    k->lease_first = c->called_ms + c->lease_ms;
+    k->lease_last = c->returned_ms + c->lease_ms;
+}
+
+static void set_expiry(struct key_state *k, const struct history_call *c)
+{
+    k->expiry_first = c->called_ms + c->ttl_ms;
+    k->expiry_last = c->returned_ms + c->ttl_ms;
+}
+
+static void start_attempt(struct key_state *k, const struct history_call *c, uint64_t token)
+{
+    k->kind = RUNNING;
+    k->token = token;
+    if (token != 0)
+        k->largest = token;
+    k->body = 0;
+    k->fingerprint = c->fingerprint;
+    k->owner = c->worker;
+    set_lease(k, c);
+    set_expiry(k, c);
+}
+
+/* A claim granted in this way, if there is this way. token 0: its claimant died before he could tell. */
+static bool claim(const struct search *s, struct key_state *k, const struct history_call *c, int way, uint64_t token)
+{
+    switch (way) {
+    case WAY_ABANDONED:
+        if (k->kind != ABANDONED || k->lost || must_be_gone(k, c))
+            return false;
+        break;
+    case WAY_GONE:
+        if (!may_be_gone(k, c))
+            return false;
+        k->mark = k->lost = k->lost_token = 0;
+        break;
+    default:
+        if (!may_be_lost(s, k, c) || must_be_gone(k, c) || k->fingerprint != c->fingerprint)
+            return false;
+        if (k->kind != ABANDONED)
+            k->lost_token = k->token;
+        k->lost = 1;
+    }
+    start_attempt(k, c, token);
+    return true;
+}
+
+static bool begun(const struct search *s, struct key_state *k, const struct history_call *c, int way)
+{
+    if (c->returned == 0)
+        return claim(s, k, c, way, 0);
+    bool same = k->fingerprint == c->fingerprint;
+    switch (c->verdict) {
+    case IDEM_CLAIMED:
+        return way != WAY_LOST && c->token > k->largest && claim(s, k, c, way, c->token) && c->value == k->mark;
+    case IDEM_RECLAIMED:
+        if (way != WAY_LOST || !names(k->kind == ABANDONED ? &k->lost_token : &k->token, &k->largest, c->lost_token))
+            return false;
+        return c->token > k->largest && claim(s, k, c, way, c->token) && c->value == k->mark;
+    default:
+        break;
+    }
+    if (way != WAY_ABANDONED) /* what follows grants nothing: once is enough */
+        return false;
+    switch (c->verdict) {
+    case IDEM_REPLAY:
+        return k->kind == DONE && same && k->token == c->token && k->body == c->value && !must_be_gone(k, c);
+    case IDEM_IN_PROGRESS:
+        return k->kind == RUNNING && same && !must_be_lost(s, k, c) && names(&k->token, &k->largest, c->token);
+    case IDEM_MISMATCH:
+        return !same && !must_be_gone(k, c) && (k->kind != ABANDONED || k->lost);
+    default:
+        return c->verdict == IDEM_E_FULL;
+    }
+}
+
+/* complete, abandon, renew, mark. */
+static bool acted(struct key_state *k, const struct history_call *c)
+{
+    bool running = k->kind == RUNNING && k->token == c->token;
+    bool again = c->kind == CALL_COMPLETE && k->kind == DONE && k->token == c->token;
+    if (c->returned != 0 && c->verdict == IDEM_E_LOST)
+        return (!running && !again) || may_be_gone(k, c);
+    if (c->returned != 0 && c->verdict == IDEM_E_FULL)
+        return c->kind == CALL_RENEW || c->kind == CALL_MARK;
+    if (c->returned != 0 && c->verdict != IDEM_OK)
+        return false;
+    if (again)
+        return true;
+    if (!running)
+        return false;
+    switch (c->kind) {
+    case CALL_COMPLETE:
+        k->kind = DONE;
+        k->body = c->value;
+        set_expiry(k, c);
+        return true;
+    case CALL_ABANDON:
+        k->kind = ABANDONED;
+        return true;
+    case CALL_DECLARE:
+        k->kind = DECLARED;
+        return true;
+    case CALL_RENEW:
+        set_lease(k, c);
+        return true;
+    default:
+        k->mark = c->value;
+        return true;
+    }
+}
+
+static bool forgotten(struct key_state *k, const struct history_call *c)
+{
+    if (c->returned != 0 && c->verdict == IDEM_E_NO_KEY)
+        return may_be_gone(k, c);
+    if ((c->returned != 0 && c->verdict != IDEM_OK) || k->kind == ABSENT)
+        return false;
+    *k = (struct key_state){.kind = ABSENT, .largest = k->largest};
+    return true;
+}
+
+static bool looked_up(const struct search *s, struct key_state *k, const struct history_call *c)
+{
+    switch (c->verdict) {
+    case IDEM_REPLAY:
+        return k->kind == DONE && k->token == c->token && k->body == c->value && !must_be_gone(k, c);
+    case IDEM_IN_PROGRESS:
+        return k->kind == RUNNING && !must_be_lost(s, k, c) && names(&k->token, &k->largest, c->token);
+    case IDEM_UNKNOWN:
+        return may_be_lost(s, k, c) && !must_be_gone(k, c);
+    default:
+        return c->verdict == IDEM_E_NO_KEY && (k->kind == ABANDONED || may_be_gone(k, c));
+    }
+}
+
+/* Takes the call's effect. False: in this state it could not have been told that, or this way of taking it does not exist. */
+static bool take(const struct search *s, struct key_state *k, const struct history_call *c, int way)
+{
+    if (c->kind == CALL_BEGIN)
+        return begun(s, k, c, way);
+    if (way != WAY_ABANDONED)
+        return false;
+    return c->kind == CALL_FORGET ? forgotten(k, c) : c->kind == CALL_LOOKUP ? looked_up(s, k, c) : acted(k, c);
+}
+
+/* ------------------------------------------------------------------ the search */
+
+static enum history_answer is_new(struct search *s, uint64_t done, const struct key_state *k)
+{
+    struct seen x = {done, XXH3_64bits(k, sizeof *k)};
+    for (uint64_t i = XXH3_64bits(&x, sizeof x) % SEEN_SLOTS;; i = (i + 1) % SEEN_SLOTS) {
+        struct seen *at = &s->seen[i];
+        if (at->done == x.done && at->state == x.state)
+            return HISTORY_CONTRADICTS;
+        if (at->done == 0 && at->state == 0) {
+            *at = x;
+            return ++s->seen_count > SEEN_SLOTS / 2 ? HISTORY_TOO_LARGE : HISTORY_EXPLAINED;
+        }
+    }
+}
+
+static enum history_answer explain(struct search *s, uint64_t done, const struct key_state *k)
+{
+    uint64_t first_return = UINT64_MAX;
+    for (unsigned i = 0; i < s->n; i++)
+        if (!(done >> i & 1) && s->calls[i].returned != 0 && s->calls[i].returned < first_return)
+            first_return = s->calls[i].returned;
+    if (first_return == UINT64_MAX) /* what is left was cut off, and need not have happened */
+        return HISTORY_EXPLAINED;
+    enum history_answer fresh = is_new(s, done, k);
+    if (fresh != HISTORY_EXPLAINED)
+        return fresh;
+    for (unsigned i = 0; i < s->n && s->calls[i].called < first_return; i++) {
+        if (done >> i & 1)
+            continue;
+        for (int way = 0; way < WAYS; way++) {
+            struct key_state next = *k;
+            if (!take(s, &next, &s->calls[i], way))
+                continue;
+            enum history_answer a = explain(s, done | UINT64_C(1) << i, &next);
+            if (a != HISTORY_CONTRADICTS)
+                return a;
+        }
+    }
+    return HISTORY_CONTRADICTS;
+}
+
+static int by_call(const void *a, const void *b)
+{
+    uint64_t x = ((const struct history_call *)a)->called, y = ((const struct history_call *)b)->called;
+    return x < y ? -1 : x > y;
+}
+
+enum history_answer history_check(struct history_call *calls, unsigned n, const struct history_death *deaths)
+{
+    if (n > HISTORY_CALLS_MAX)
+        return HISTORY_TOO_LARGE;
+    qsort(calls, n, sizeof *calls, by_call);
+    struct search s = {.calls = calls, .deaths = deaths, .n = n};
+    s.seen = calloc(SEEN_SLOTS, sizeof *s.seen);
+    if (s.seen == NULL)
+        return HISTORY_TOO_LARGE;
+    struct key_state absent = {.kind = ABSENT};
+    enum history_answer a = explain(&s, 0, &absent);
+    free(s.seen);
+    return a;
+}
+
+/* ------------------------------------------------------------------ telling */
+
+/* A call that told something, but changed nothing: without it there is less to explain. */
+static bool only_told(const struct history_call *c)
+{
+    return c->returned == 0 || c->kind == CALL_LOOKUP || c->verdict < 0 || c->verdict == IDEM_REPLAY ||
+           c->verdict == IDEM_IN_PROGRESS || c->verdict == IDEM_MISMATCH;
+}
+
+unsigned history_shrink(struct history_call *calls, unsigned n, const struct history_death *deaths)
+{
+    struct history_call some[HISTORY_CALLS_MAX];
+    /* The end of what had returned when it first contradicted; what had not is cut off there. */
+    uint64_t low = 0, high = 0;
+    for (unsigned i = 0; i < n; i++)
+        high = calls[i].returned > high ? calls[i].returned : high;
+    while (low + 1 < high) {
+        uint64_t middle = low + (high - low) / 2;
+        unsigned m = 0;
+        for (unsigned i = 0; i < n; i++)
+            if (calls[i].called < middle) {
+                some[m] = calls[i];
+                if (some[m].returned > middle)
+                    some[m].returned = 0;
+                m++;
+            }
+        if (history_check(some, m, deaths) == HISTORY_CONTRADICTS)
+            high = middle;
+        else
+            low = middle;
+    }
+    unsigned m = 0;
+    for (unsigned i = 0; i < n; i++)
+        if (calls[i].called < high) {
+            calls[m] = calls[i];
+            if (calls[m].returned > high)
+                calls[m].returned = 0;
+            m++;
+        }
+    for (unsigned i = m; i-- > 0;) {
+        if (!only_told(&calls[i]))
+            continue;
+        unsigned left = 0;
+        for (unsigned j = 0; j < m; j++)
+            if (j != i)
+                some[left++] = calls[j];
+        if (history_check(some, left, deaths) == HISTORY_CONTRADICTS) {
+            memcpy(calls, some, left * sizeof *calls);
+            m = left;
+        }
+    }
+    return m;
+}
+
+void history_print(FILE *to, const struct history_call *calls, unsigned n, const struct history_death *deaths)
+{
+    static const char *const names_of[] = {"begin", "complete", "abandon", "declare",
+                                           "renew", "mark",     "forget",  "lookup"};
+    for (unsigned i = 0; i < n; i++) {
+        const struct history_call *c = &calls[i];
+        const struct history_death *d = &deaths[c->worker];
+        fprintf(to, "  %6" PRIu64 " .. ", c->called);
+        if (c->returned != 0)
+            fprintf(to, "%6" PRIu64, c->returned);
+        else
+            fprintf(to, "cut off");
+        fprintf(to, "  at %" PRId64 " .. %" PRId64 " ms  worker %u: %s key %u", c->called_ms, c->returned_ms, c->worker,
+                names_of[c->kind], c->key);
+        if (c->returned != 0)
+            fprintf(to, " -> %d (%s)", c->verdict, c->verdict < 0 ? idem_strerror(c->verdict) : "verdict");
+        fprintf(to, " token %" PRIx64 " lost %" PRIx64 " value %" PRIu64 " fingerprint %" PRIu64, c->token,
+                c->lost_token, c->value, c->fingerprint);
+        if (d->sent != 0)
+            fprintf(to, "; it was killed at %" PRIu64 " .. %" PRIu64, d->sent, d->known);
+        fputc('\n', to);
+    }
+}
