@@ -38,7 +38,7 @@ static void caught(const char *name, enum fault fault, enum wal_lie lie)
 {
     struct tally t = written_with(fault, lie, true);
     CHECK(t.broken > 0);
-    print_message("caught: %s: by disk %u, %s\n", name, t.images, t.first);
+    support_caught(name, "by disk %u, %s", t.images, t.first);
 }
 static void a_missing_fdatasync_is_noticed(void **state)
 {

@@ -114,7 +114,7 @@ static void caught(const char *name, const char *fault, enum wal_lie lie)
     struct tally t = recovered_with(12, false, lie, true);
     support_fault(NULL);
     CHECK(t.broken > 0);
-    print_message("caught: %s: by disk %u, %s\n", name, t.images, t.first);
+    support_caught(name, "by disk %u, %s", t.images, t.first);
 }
 static void a_tail_that_is_not_written_anew_is_noticed(void **state)
 {

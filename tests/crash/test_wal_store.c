@@ -203,7 +203,7 @@ static void caught(const char *name, const char *fault, enum wal_lie lie, unsign
     char broken[700];
     unsigned images = run(fault, lie, failing, kills, 4, broken);
     CHECK(broken[0] != '\0');
-    print_message("caught: %s: by disk %u, %s\n", name, images, broken);
+    support_caught(name, "by disk %u, %s", images, broken);
 }
 static void a_missing_fdatasync_is_noticed(void **state)
 {
@@ -214,6 +214,7 @@ static void a_missing_directory_sync_is_noticed(void **state)
 {
     (void)state;
     caught("a missing directory sync", NULL, WAL_NO_DIRSYNC, 0, false);
+    caught("log.no_dirsync", "log.no_dirsync", WAL_HONEST, 0, false);
 }
 static void telling_before_the_sync_is_noticed(void **state)
 {

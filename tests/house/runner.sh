@@ -9,7 +9,7 @@ cp -r "$root/CMakeLists.txt" "$root/cmake" "$root/include" "$scratch/tree/"
 mkdir -p "$scratch/tree/tools" "$scratch/tree/tests/house"
 cp "$root/tools/test" "$root/tools/setup" "$scratch/tree/tools/"
 cp "$root/tests/CMakeLists.txt" "$scratch/tree/tests/"
-cp "$root/tests/house/judge.awk" "$scratch/tree/tests/house/"
+cp "$root"/tests/house/*.awk "$scratch/tree/tests/house/"
 plant src/base/one.c <<'END'
 #include "idem.h"
 const char *idem_version(void)
@@ -95,6 +95,9 @@ plant tests/cli/left_file.sh <<<"echo 'ok - one'; mkdir -p /dev/shm/idem-test-le
 plant tests/cli/left_process.sh <<<'echo "ok - one"; sleep 60 &'
 plant tests/cli/silent.sh <<<'exit 0'
 plant tests/model/run.sh <<<'echo "not ok - one"; exit 1'
+plant src/base/faults.h <<<'/* IDEM_FAULT("one.caught") IDEM_FAULT("one.missed") IDEM_FAULT("one.caught_by_who_fails") */'
+plant_test catches 'print_message("caught: one.caught: it shows\n");'
+plant_test catches_nothing 'print_message("caught: one.caught_by_who_fails: it shows\n"); assert_int_equal(1, 2);'
 run
 report "something failed: exit status 1" $((status != 1)) "status $status"
 says "the last line counts" '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$'
@@ -107,6 +110,11 @@ says "an overflow in a child that nobody asks is a failure" '^  asan:unit/test_c
 says "undefined behaviour in a child is a failure" '^  asan:unit/test_child_undefined: a sanitizer reported something'
 says "a data race is a failure" '^  tsan:unit/test_races: a sanitizer reported something'
 says "a process left behind is a failure" '^  release:cli/left_process.sh: left processes running'
+says "a seeded fault that nobody catches is a failure" '^  seeded fault one.missed: no test catches it'
+says "a seeded fault that only a failing test catches is a failure" '^  seeded fault one.caught_by_who_fails: no test catches it'
+says "seeded faults are counted" '^3 seeded faults, 1 caught: '
+grep -qxF '| one.caught | unit/test_catches | second | it shows |' "$scratch/build/faults.md"
+report "who caught a seeded fault is told" $? "$(cat "$scratch/build/faults.md")"
 says "silence is a failure" '^  asan:cli/silent.sh: reported no check at all'
 says "a failed model check is a failure" '^  model:run.sh: one'
 says "the kernel's skip is said aloud" 'skipped: release:unit/test_skips_kernel: second: \(kernel\) no such call'

@@ -290,6 +290,7 @@ static void the_check_for_waking_would_see_a_library_that_wakes_nobody(void **st
     uint64_t seen = support_fault_seen();
     support_fault(NULL);
     CHECK(!woken && seen >= 5);
+    support_caught("wake.none", "a waiter was not woken");
 }
 
 /* ------------------------------------------------------------------ bounds */

@@ -420,6 +420,30 @@ static void many_are_waited_for_at_once(void **state)
     support_remove(p.wal);
 }
 
+/* ------------------------------------------------------------------ seeded faults */
+
+#define CHECKED_BY(test)                     \
+    static void test##_promise(void *unused) \
+    {                                        \
+        (void)unused;                        \
+        test(NULL);                          \
+    }
+CHECKED_BY(sync_calls_return_with_their_record_on_the_disk)
+CHECKED_BY(an_answer_that_was_not_pushed_is_on_the_disk_before_it_is_given_out)
+CHECKED_BY(who_takes_a_dead_ones_lane_has_the_index_walked)
+CHECKED_BY(a_dead_leaders_byte_is_free_though_its_child_lives)
+CHECKED_BY(a_stopped_leader_is_succeeded_and_does_no_harm_when_it_wakes)
+
+static void a_library_with_a_fault_in_its_log_is_noticed(void **state)
+{
+    (void)state;
+    support_promise(sync_calls_return_with_their_record_on_the_disk_promise, FAULTS("log.unpushed", "log.unwaited"));
+    support_promise(an_answer_that_was_not_pushed_is_on_the_disk_before_it_is_given_out_promise, FAULTS("log.untold"));
+    support_promise(who_takes_a_dead_ones_lane_has_the_index_walked_promise, FAULTS("log.clean", "log.unwalked"));
+    support_promise(a_dead_leaders_byte_is_free_though_its_child_lives_promise, FAULTS("log.inherited"));
+    support_promise(a_stopped_leader_is_succeeded_and_does_no_harm_when_it_wakes_promise, FAULTS("log.unsucceeded"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -435,6 +459,7 @@ int main(void)
         cmocka_unit_test(a_dead_leaders_byte_is_free_though_its_child_lives),
         cmocka_unit_test(a_stopped_leader_is_succeeded_and_does_no_harm_when_it_wakes),
         cmocka_unit_test(many_are_waited_for_at_once),
+        cmocka_unit_test(a_library_with_a_fault_in_its_log_is_noticed),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }

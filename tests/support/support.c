@@ -536,6 +536,16 @@ void support_in_child(void (*fn)(void *ctx), void *ctx)
     CHECK_IS(how, 0);
 }
 
+void support_caught(const char *fault, const char *how, ...)
+{
+    char text[600];
+    va_list args;
+    va_start(args, how);
+    vsnprintf(text, sizeof text, how, args);
+    va_end(args);
+    print_message("caught: %s: %s\n", fault, text);
+}
+
 void support_promise(void (*check)(void *dir), const char *const faults[])
 {
     support_in_child(check, (void *)(uintptr_t)support_dir());
@@ -551,7 +561,7 @@ void support_promise(void (*check)(void *dir), const char *const faults[])
                         (unsigned long)seen, how);
         CHECK(seen > 0);
         CHECK_IS(how, SUPPORT_FAILED);
-        print_message("caught: %s: %s\n", faults[i], support_why());
+        support_caught(faults[i], "%s", support_why());
         support_forget_why();
     }
 }

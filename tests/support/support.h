@@ -129,6 +129,9 @@ void support_fault(const char *name);
 /* How often the fault was asked for since it was set: 0 means the check never came near it. */
 uint64_t support_fault_seen(void);
 
+/* To be said by a check that found what the fault does, for the table that tools/test makes. */
+void support_caught(const char *fault, const char *how, ...) __attribute__((format(printf, 2, 3)));
+
 /* A promise of the library: check() must succeed in a child, and fail there with each of the seeded faults, which must have been
    come near to (the list ends with NULL). Says what was caught. check gets a path for a store. */
 void support_promise(void (*check)(void *dir), const char *const faults[]);
