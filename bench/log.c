@@ -5,7 +5,8 @@
  *                             one whose log is async; nanoseconds of CPU per key for all threads of the process (the flusher is one), their
  *                             ratio, and what was queued at the end. A rate that the disk can't follow measures full queues and walks.
  *   log sync WORKERS SECONDS [DIR]  that many processes make sync claims, against a control of the same shape: a leader's byte, one futex,
- *                             the same bytes written into space of the same kind, one fdatasync for all who wait. In turns.
+ *                             the same bytes written into space of the same kind, one fdatasync for all who wait. The workers live through all turns, which alternate; the first
+ *                             ones are not counted (SECONDS are of those that are).
  *
  * Stores lie in /dev/shm, logs in DIR (default: the current directory). If we die here: both are left, named bench-log-PID.
  */
@@ -29,6 +30,8 @@
 #define TURN_NS     INT64_C(250000000)
 #define BODY_BYTES  128u
 #define MAX_WORKERS 64
+#define TURNS       20 /* of each */
+#define WARM_TURNS  5  /* before those: a worker's page tables, the log's second file */
 
 static int64_t clock_ns(clockid_t clock)
 {
@@ -142,16 +145,17 @@ static int async(uint64_t rate, int64_t seconds, const char *dir, const char *wa
 
 /* ------------------------------------------------------------------ sync */
 
+enum turn { TURN_NONE, TURN_CONTROL, TURN_OURS, TURN_END };
 struct shared {
-    uint32_t ready, go, wake;
+    uint32_t ready, over, wake;
+    uint32_t turn; /* number (30, high) | enum turn */
     int64_t end_ns;
     uint64_t asked, durable; /* the control's: requests made, requests on the disk */
-    uint64_t done[MAX_WORKERS];
+    uint64_t done[MAX_WORKERS], cpu_ns[MAX_WORKERS];
 };
 
 /* The control: what group commit costs without anything else. */
-static void control_one(struct shared *m, int lock_fd, int fd, uint64_t bytes, char *buffer, uint64_t room,
-                        uint64_t offset)
+static void control_one(struct shared *m, int lock_fd, int fd, uint64_t bytes, char *buffer, uint64_t room)
 {
     uint64_t mine = __atomic_add_fetch(&m->asked, 1, __ATOMIC_SEQ_CST);
     while (__atomic_load_n(&m->durable, __ATOMIC_SEQ_CST) < mine) {
@@ -162,7 +166,8 @@ static void control_one(struct shared *m, int lock_fd, int fd, uint64_t bytes, c
                      to = __atomic_load_n(&m->asked, __ATOMIC_SEQ_CST);
             if (to > from) {
                 size_t n = (size_t)((to - from) * bytes);
-                if (pwrite(fd, buffer, n, (off_t)(offset + from * bytes % room)) != (ssize_t)n || fdatasync(fd) != 0)
+                if (pwrite(fd, buffer, n, (off_t)(from * bytes % (room - MAX_WORKERS * bytes))) != (ssize_t)n ||
+                    fdatasync(fd) != 0)
                     die("control");
                 __atomic_store_n(&m->durable, to, __ATOMIC_SEQ_CST);
             }
@@ -177,78 +182,111 @@ static void control_one(struct shared *m, int lock_fd, int fd, uint64_t bytes, c
     }
 }
 
-static uint64_t run_workers(struct shared *m, int workers, int64_t ns, const char *store, const char *control,
-                            uint64_t bytes, uint64_t room)
+/* One process: what the turn says until it ends, then the next one. */
+static void worker(struct shared *m, int w, const char *dir, const char *control, uint64_t bytes, uint64_t room)
 {
-    memset(m, 0, sizeof *m);
-    static uint64_t round;
-    round++;
-    for (int w = 0; w < workers; w++) {
-        pid_t pid = fork();
-        if (pid < 0)
-            die("fork");
-        if (pid != 0)
-            continue;
-        idem_store *s = NULL;
-        idem_options o = IDEM_OPTIONS_INIT;
-        o.flags = IDEM_OPEN_NO_FLUSHER;
-        int lock_fd = open(control, O_RDWR), fd = open(control, O_RDWR);
-        char *buffer = calloc(MAX_WORKERS, bytes);
-        if (lock_fd < 0 || fd < 0 || buffer == NULL || (store != NULL && idem_open(store, &o, &s) != IDEM_OK))
-            die("worker");
-        __atomic_add_fetch(&m->ready, 1, __ATOMIC_SEQ_CST);
-        while (__atomic_load_n(&m->go, __ATOMIC_SEQ_CST) == 0)
-            usleep(200);
-        idem_request rq = IDEM_REQUEST_INIT;
-        char key[40];
-        rq.key.key = key;
-        for (uint64_t i = 0; clock_ns(CLOCK_MONOTONIC) < m->end_ns; i++) {
+    idem_store *s;
+    idem_options o = IDEM_OPTIONS_INIT;
+    o.flags = IDEM_OPEN_NO_FLUSHER;
+    int lock_fd = open(control, O_RDWR), fd = open(control, O_RDWR);
+    char *buffer = calloc(MAX_WORKERS, bytes);
+    if (lock_fd < 0 || fd < 0 || buffer == NULL || idem_open(dir, &o, &s) != IDEM_OK)
+        die("worker");
+    idem_request rq = IDEM_REQUEST_INIT;
+    char key[40];
+    rq.key.key = key;
+    __atomic_add_fetch(&m->ready, 1, __ATOMIC_SEQ_CST);
+    for (uint32_t turn = 0, last = 0; turn % 4 != TURN_END; last = turn) {
+        while ((turn = __atomic_load_n(&m->turn, __ATOMIC_SEQ_CST)) == last)
+            usleep(1000);
+        int64_t cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+        for (uint64_t i = 0; turn % 4 != TURN_END && clock_ns(CLOCK_MONOTONIC) < m->end_ns; i++) {
             idem_claim c;
-            rq.key.key_bytes = (size_t)snprintf(key, sizeof key, "%08llx-%04d-%014llu", (unsigned long long)round, w,
-                                                (unsigned long long)i);
-            if (s == NULL)
-                control_one(m, lock_fd, fd, bytes, buffer, room, round * room);
+            rq.key.key_bytes =
+                (size_t)snprintf(key, sizeof key, "%08lx-%04d-%014llu", (unsigned long)turn, w, (unsigned long long)i);
+            if (turn % 4 == TURN_CONTROL)
+                control_one(m, lock_fd, fd, bytes, buffer, room);
             else if (idem_begin(s, &rq, &c, NULL) != IDEM_CLAIMED)
                 die("begin");
             m->done[w]++;
         }
-        idem_close(s);
-        _exit(0);
+        m->cpu_ns[w] = (uint64_t)(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_ns);
+        __atomic_add_fetch(&m->over, 1, __ATOMIC_SEQ_CST);
     }
-    while (__atomic_load_n(&m->ready, __ATOMIC_SEQ_CST) < (uint32_t)workers)
-        usleep(200);
+    idem_close(s);
+    _exit(0);
+}
+
+struct sum {
+    uint64_t claims, cpu_ns;
+};
+
+static struct sum one_turn(struct shared *m, int workers, uint32_t number, enum turn turn, int64_t ns)
+{
+    struct sum sum = {0, 0};
+    memset(m->done, 0, sizeof m->done);
+    m->over = 0;
     m->end_ns = clock_ns(CLOCK_MONOTONIC) + ns;
-    __atomic_store_n(&m->go, 1, __ATOMIC_SEQ_CST);
-    int status;
-    uint64_t sum = 0;
-    for (int w = 0; w < workers; w++)
-        if (wait(&status) < 0 || status != 0)
-            exit(1);
-    for (int w = 0; w < workers; w++)
-        sum += m->done[w];
+    __atomic_store_n(&m->turn, number * 4 + (uint32_t)turn, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&m->over, __ATOMIC_SEQ_CST) < (uint32_t)workers)
+        usleep(1000);
+    for (int w = 0; w < workers; w++) {
+        sum.claims += m->done[w];
+        sum.cpu_ns += m->cpu_ns[w];
+    }
     return sum;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
 }
 
 static int sync_claims(int workers, int64_t seconds, const char *dir, const char *wal)
 {
     char control[PATH_MAX + 64];
     struct shared *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    uint64_t room = UINT64_C(8) << 20,
-             bytes = 192; /* a claim of such a key, and a batch's header; space that was not written yet */
+    uint64_t bytes = 192;                          /* a claim of such a key, and a batch's header */
+    uint64_t room = (uint64_t)(seconds + 8) << 25; /* not written before, as the log's: else a sync is cheaper */
     snprintf(control, sizeof control, "%s-control", wal);
-    int fd = open(control, O_RDWR | O_CREAT, 0600);
-    if (m == MAP_FAILED || fd < 0 || posix_fallocate(fd, 0, (off_t)(10 * room)) != 0 || fsync(fd) != 0)
+    int fd = open(control, O_RDWR | O_CREAT, 0600), status;
+    if (m == MAP_FAILED || fd < 0 || posix_fallocate(fd, 0, (off_t)room) != 0 || fsync(fd) != 0)
         die(control);
-    idem_store *s = make_store(dir, wal, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC, 2000000);
-    uint64_t ours = 0, theirs = 0;
-    int64_t part = seconds * 1000000000 / 8;
-    for (int i = 0; i < 4; i++) {
-        theirs += run_workers(m, workers, part, NULL, control, bytes, room);
-        ours += run_workers(m, workers, part, dir, control, bytes, room);
+    idem_store *s = make_store(dir, wal, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC, 500000);
+    for (int w = 0; w < workers; w++) {
+        pid_t pid = fork();
+        if (pid < 0)
+            die("fork");
+        if (pid == 0)
+            worker(m, w, dir, control, bytes, room);
     }
-    double each = (double)(4 * part) / 1e9;
-    printf("%2d workers  control %8.0f/s  sync claims %8.0f/s  ratio %.3f\n", workers, (double)theirs / each,
-           (double)ours / each, (double)ours / (double)theirs);
+    while (__atomic_load_n(&m->ready, __ATOMIC_SEQ_CST) < (uint32_t)workers)
+        usleep(1000);
+    struct sum ours = {0, 0}, theirs = {0, 0};
+    double ratios[TURNS];
+    int64_t part = seconds * 1000000000 / TURNS / 2;
+    uint32_t number = 0;
+    for (int i = -WARM_TURNS; i < TURNS; i++) {
+        struct sum a = one_turn(m, workers, ++number, TURN_CONTROL, part);
+        struct sum b = one_turn(m, workers, ++number, TURN_OURS, part);
+        if (i < 0)
+            continue;
+        theirs = (struct sum){theirs.claims + a.claims, theirs.cpu_ns + a.cpu_ns};
+        ours = (struct sum){ours.claims + b.claims, ours.cpu_ns + b.cpu_ns};
+        ratios[i] = (double)b.claims / (double)a.claims;
+    }
+    one_turn(m, workers, ++number, TURN_END, 0);
+    for (int w = 0; w < workers; w++)
+        if (wait(&status) < 0 || status != 0)
+            exit(1);
+    double each = (double)(TURNS * part) / 1e9;
+    qsort(ratios, TURNS, sizeof *ratios, by_size);
+    printf("%2d workers  control %8.0f/s  sync claims %8.0f/s  ratio %.3f, median of turns %.3f\n", workers,
+           (double)theirs.claims / each, (double)ours.claims / each, (double)ours.claims / (double)theirs.claims,
+           (ratios[TURNS / 2 - 1] + ratios[TURNS / 2]) / 2);
+    printf("            CPU a claim: control %.1f us, sync claims %.1f us\n",
+           (double)theirs.cpu_ns / 1000 / (double)theirs.claims, (double)ours.cpu_ns / 1000 / (double)ours.claims);
     idem_close(s);
     idem_destroy(dir);
     unlink(control);
