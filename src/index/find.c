@@ -149,6 +149,20 @@ int idem_index_at(struct idem_ctx *ctx, uint64_t place, uint64_t token, uint64_t
     return FIND_ABSENT;
 }
 
+bool idem_index_names(const struct idem_view *v, uint64_t hash, uint64_t w)
+{
+    const uint64_t whole = ~(WORD_WAITERS | WORD_WHOSE);
+    uint64_t home = idem_home_of(v, hash);
+    uint64_t h = load_acquire(&v->buckets[home].header); /* P2 acquire: the slots it speaks of */
+    for (unsigned d = 0; d <= header_reach(h); d++) {
+        struct idem_bucket_shm *b = &v->buckets[bucket_after(v, home, d)];
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
+            if (((load_seq_cst(&b->slots[s]) ^ w) & whole) == 0) /* P4 seq_cst: hazard, then slot; P1 acquire */
+                return true;
+    }
+    return false;
+}
+
 bool idem_index_gone(const struct idem_found *f, int64_t now_ms)
 {
     unsigned state = word_state(f->word);

@@ -94,6 +94,15 @@ bool idem_index_set_waiters(struct idem_found *found);
 /* The slot that a claim names by place, token and hash. FIND_ABSENT: something else is there. */
 int idem_index_at(struct idem_ctx *ctx, uint64_t place, uint64_t token, uint64_t hash, struct idem_found *found);
 
+/* Does the key of this hash have a slot that names w's entry in w's state now? (Distance, tag and waiters of w are not looked at.) w's region is
+   held. The answer is only as good as the hash: false says nothing. */
+bool idem_index_names(const struct idem_view *v, uint64_t hash, uint64_t w);
+/* Begins to fetch the home bucket of this hash. */
+static inline void idem_index_prefetch(const struct idem_view *v, uint64_t hash)
+{
+    prefetch(&v->buckets[idem_home_of(v, hash)]);
+}
+
 /* Copies the entry's key out (IDEM_KEY_MAX bytes of room). Validate afterwards. */
 void idem_index_copy_key(const struct idem_entry *e, void *key);
 

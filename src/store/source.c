@@ -2,7 +2,8 @@
  * store/source.c - what the log's leader asks of a store: lanes and their rings, the record of a reference, the next entry of a walk.
  *
  * Owns: struct idem_log_source; what an entry and its slot's state become in the log. Runs outside of read sections, in a view that is pinned;
- * a region is kept by the compare hazard of this thread's lane, set for each entry and cleared before anything else happens.
+ * a region is kept by the compare hazard of this thread's lane, until an entry in another one is wanted, or leave() at the end of a
+ * handful of entries.
  * relaxed-in-this-file: entry bytes, as in arena/entry.c; they are held, and the region's state is loaded again after the copy (P3).
  *
  * If we die here: nothing was changed but a log word, which is true by then.
@@ -52,13 +53,23 @@ static enum idem_lane_life life(void *ctx, uint32_t i)
 
 /* ------------------------------------------------------------------ records */
 
-/* Holds the region that w names. False: it was recycled, or is about to be: no slot names it any more. */
+#define FETCH_BYTES 256u /* as much of an entry as is fetched ahead */
+
+/* This thread's lane, as a rule the one it used last. */
+static bool enter(struct idem_view *v, struct idem_ctx *c)
+{
+    return likely(idem_lane_enter_last(v, c)) || idem_lane_enter(v, c) == IDEM_OK;
+}
+
+/* Holds the region that w names, until another one is held, or leave(). False: it was recycled, or is about to be: no slot names it any more. */
 static bool hold(struct idem_ctx *c, uint64_t w)
 {
     const struct idem_view *v = c->v;
     if (word_region(v, w) >= v->region_count)
         return false;
-    idem_hazard_compare(c, w);
+    /* relaxed: our own; many entries in a row lie in one region */
+    if (load_relaxed(&c->lane->hazard_compare) != (uint64_t)word_region(v, w) + 1)
+        idem_hazard_compare(c, w);
     uint64_t state =
         load_seq_cst(&v->regions[word_region(v, w)].state); /* P4 seq_cst: hazard, then state; P5 acquire */
     return region_generation(state) == word_generation(w) && region_phase(state) != REGION_FREE &&
@@ -115,19 +126,20 @@ uint64_t idem_source_room(const struct idem_entry *e)
 void idem_source_record(const struct idem_entry *e, unsigned state, uint8_t *scratch, struct idem_rec *r)
 {
     uint8_t *more = scratch + round_up(e->key_bytes, 8);
-    memset(r, 0, sizeof *r);
+    *r = (struct idem_rec){
+        .state = (uint8_t)state, /* the numbers are the same, see below */
+        .flags = (uint16_t)e->flags,
+        .token = e->token,
+        .fingerprint = e->fingerprint,
+        .expiry_ms = log_time(e->expiry_ms),
+        .extra = (uint16_t)e->extra,
+        .at_ms = e->at_ms,
+        .attempt = (uint16_t)e->attempt,
+        .key = scratch,
+        .key_bytes = (uint16_t)e->key_bytes,
+        .scope_bytes = (uint16_t)e->scope_bytes,
+    };
     idem_copy_out(scratch, idem_entry_key(e), e->key_bytes);
-    r->state = (uint8_t)state; /* the numbers are the same, see below */
-    r->flags = (uint16_t)e->flags;
-    r->token = e->token;
-    r->fingerprint = e->fingerprint;
-    r->expiry_ms = log_time(e->expiry_ms);
-    r->extra = (uint16_t)e->extra;
-    r->at_ms = e->at_ms;
-    r->attempt = (uint16_t)e->attempt;
-    r->key = scratch;
-    r->key_bytes = (uint16_t)e->key_bytes;
-    r->scope_bytes = (uint16_t)e->scope_bytes;
     if (state == WORD_FORGOTTEN) {
         record_forgotten(e, r);
     } else if (state == WORD_COMPLETED && e->kind == ENTRY_CLAIM) {
@@ -212,12 +224,18 @@ static enum idem_taken take_in(struct idem_ctx *c, uint64_t ref, struct idem_tak
     struct idem_view *v = c->v;
     uint64_t w = ref & REF_MASK;
     struct idem_entry e;
+    /* Before all else, without a hold: what lies there may be another life's, but then it is dropped, too. */
+    if (!t->strict && word_unit(w) + 3 <= v->arena_units &&
+        load_acquire(&v->arena[word_unit(w) * 2 + 4]) == LOG_WORD_SUPERSEDED) /* P12 acquire: as below */
+        return TAKEN_DROPPED;
     if (!hold(c, w) || !idem_entry_load(v, w, &e))
         return TAKEN_DROPPED;
     bool superseded = load_acquire(&e.at[4]) == LOG_WORD_SUPERSEDED; /* P12 acquire: what came after it is pushed */
     if (superseded && !t->strict)
         return TAKEN_DROPPED;
     if (word_state(w) == WORD_COMPLETED && !t->careful && !superseded)
+        return take_held(c, w, &e, t);
+    if (e.kind == ENTRY_CLAIM && idem_index_names(v, e.hash, w)) /* as a rule; then its key needs no looking up */
         return take_held(c, w, &e, t);
     uint8_t framed[IDEM_KEY_MAX];
     struct idem_index_key key = {.framed = framed, .key_bytes = e.key_bytes, .scope_bytes = e.scope_bytes};
@@ -231,12 +249,34 @@ static enum idem_taken take_in(struct idem_ctx *c, uint64_t ref, struct idem_tak
 static enum idem_taken take(void *ctx, uint64_t ref, struct idem_take *t)
 {
     struct idem_ctx c;
-    if (idem_lane_enter(ctx, &c) !=
-        IDEM_OK) /* asked before the batch; a lane that was lost since: the batch is not whole */
+    if (!enter(ctx, &c)) /* asked before the batch; a lane that was lost since: the batch is not whole */
         return TAKEN_DROPPED;
-    enum idem_taken taken = take_in(&c, ref, t);
-    idem_arena_leave(&c);
-    return taken;
+    return take_in(&c, ref, t);
+}
+
+static void leave(void *ctx)
+{
+    struct idem_ctx c;
+    if (enter(ctx, &c))
+        idem_arena_leave(&c);
+}
+
+/* What take() and note() will want. What is prefetched need not be there any more, nor be what it was. */
+static void fetch(void *ctx, uint64_t ref, enum idem_fetch what)
+{
+    const struct idem_view *v = ctx;
+    uint64_t unit = word_unit(ref);
+    if (unit + FETCH_BYTES / IDEM_UNIT_BYTES > v->arena_units)
+        return;
+    const struct idem_a64 *at = v->arena + unit * 2;
+    if (what == FETCH_HEAD) {
+        prefetch_write(at);
+    } else if (load_relaxed(&at[4]) != LOG_WORD_SUPERSEDED) { /* relaxed: a guess */
+        for (unsigned i = 64; i < FETCH_BYTES; i += 64)
+            prefetch(&at[i / sizeof *at]);
+        if (word_state(ref) != WORD_COMPLETED)
+            idem_index_prefetch(v, load_relaxed(&at[6])); /* relaxed: a hash, or anything */
+    }
 }
 
 static void note(void *ctx, const uint64_t note_of[2], uint64_t position)
@@ -244,13 +284,10 @@ static void note(void *ctx, const uint64_t note_of[2], uint64_t position)
     struct idem_view *v = ctx;
     struct idem_ctx c;
     uint64_t seen = note_of[1];
-    if (idem_lane_enter(v, &c) != IDEM_OK)
+    if (!enter(v, &c) || !hold(&c, note_of[0]))
         return;
-    if (hold(&c, note_of[0])) {
-        struct idem_a64 *at = v->arena + word_unit(note_of[0]) * 2;
-        cas_acq_rel(&at[4], &seen, log_word(position, word_state(note_of[0]))); /* P12 release: it is durable */
-    }
-    idem_arena_leave(&c);
+    struct idem_a64 *at = v->arena + word_unit(note_of[0]) * 2;
+    cas_acq_rel(&at[4], &seen, log_word(position, word_state(note_of[0]))); /* P12 release: it is durable */
 }
 
 /* ------------------------------------------------------------------ walking */
@@ -294,5 +331,5 @@ static void now(void *ctx, int64_t *store_ms, int64_t *wall_ms)
 
 struct idem_log_source idem_source_of(struct idem_view *v)
 {
-    return (struct idem_log_source){v, ready, lanes, lane, life, take, note, walk, now};
+    return (struct idem_log_source){v, ready, lanes, lane, life, take, fetch, note, leave, walk, now};
 }

@@ -1,9 +1,6 @@
 /*
- * wal/batch.c - one batch: collecting, writing, syncing, acknowledging. See leader.h for the invariants, docs/wal.md for the steps.
- *
- * Collecting goes over the rings in passes. What a reference names may have been superseded, or its region recycled: then the reference
- * of what came after it was pushed before we looked, and the next pass finds it. A reference that was dropped leaves its ring only with a batch
- * whose next pass has come to its end: so what leaves a ring is on the disk, or what came after it is.
+ * wal/batch.c - one batch: sealing, writing, syncing, acknowledging. Collecting is collect.c's. See leader.h for the invariants, docs/wal.md for
+ * the steps.
  *
  * If we die here: before log.durable nothing was acknowledged and no entry names these bytes; after it, what is still in a ring is found on record
  * by its word, or written once more.
@@ -18,40 +15,11 @@
 #include "wal/lead.h"
 
 #define BATCH_BYTES    (UINT64_C(4) << 20) /* a batch ends when this much is there; one record may be larger */
+#define NOTES_AHEAD    16u
 #define SCRATCH_BYTES  (UINT64_C(64) << 10)
 #define CEILING_MS     60000
 #define CEILING_LOW_MS 20000
-#define CAREFUL_MS     10000 /* a region has 65,535 lives; not in this time */
-#define PASSES         8u
-#define SEEN           8192u
-#define WALK_BUCKETS   64u
-#define WALK_US        2000
 #define RETAIN_US      2000
-
-/* ------------------------------------------------------------------ room */
-
-static int grow(void *at_pointer, uint64_t *room, uint64_t want, size_t each)
-{
-    void *old, *more;
-    memcpy(&old, at_pointer, sizeof old);
-    uint64_t next = *room == 0 ? 64 : *room;
-    while (next < want)
-        next *= 2;
-    more = realloc(old, next * each);
-    if (more == NULL)
-        return idem_fail(IDEM_E_MEMORY, "no memory for a batch of the log");
-    memcpy(at_pointer, &more, sizeof more);
-    *room = next;
-    return IDEM_OK;
-}
-
-static int grow_notes(struct idem_lead *lead)
-{
-    uint64_t room = lead->note_room;
-    int e = lead->note_count < lead->note_room ? IDEM_OK : grow(&lead->notes, &room, room + 1, sizeof *lead->notes);
-    lead->note_room = room;
-    return e;
-}
 
 /* ------------------------------------------------------------------ before */
 
@@ -72,7 +40,7 @@ static int seal(struct idem_lead *lead)
     uint32_t n = log->source.lanes(log->source.ctx), room = lead->lane_room;
     if (n > room) {
         uint64_t want = room;
-        int e = grow(&lead->lanes, &want, n, sizeof *lead->lanes);
+        int e = idem_lead_grow(&lead->lanes, &want, n, sizeof *lead->lanes);
         if (e != IDEM_OK)
             return e;
         memset(lead->lanes + room, 0, (want - room) * sizeof *lead->lanes);
@@ -90,6 +58,7 @@ static int seal(struct idem_lead *lead)
             l->at = flushed;
             l->keep = UINT64_MAX;
         }
+        prefetch(&l->ring.cells[l->at & l->ring.mask]);
     }
     lead->lane_count = n;
     lead->collected = false; /* until this batch has come to its end */
@@ -105,197 +74,6 @@ static int ours(struct idem_lead *lead)
     int e = idem_log_ours(&lead->dir, lead->log->header.uuid, lead->log->header.instance);
     lead->broken |= e != IDEM_OK;
     return e;
-}
-
-/* Who died between publishing and pushing, or sleeps there, left an entry without a reference. Asked once for each head. */
-static void look_for_sleepers(struct idem_lead *lead)
-{
-    struct idem_log *log = lead->log;
-    for (uint32_t i = 0; i < lead->lane_count; i++) {
-        struct idem_lead_lane *l = &lead->lanes[i];
-        uint64_t head = idem_ring_head(&l->ring);
-        if (head != l->seen_head || l->seen_ms == 0) {
-            l->seen_head = head;
-            l->seen_ms = lead->collected_ms;
-            l->asked = false;
-            continue;
-        }
-        if (l->asked || lead->collected_ms - l->seen_ms < 2 * (int64_t)log->interval_ms)
-            continue;
-        if (log->source.life(log->source.ctx, i) != LANE_LIVES) {
-            l->asked = true;
-            idem_log_want_walk(log->control);
-        }
-    }
-}
-
-/* ------------------------------------------------------------------ collecting */
-
-/* Where an entry stands in the table of this batch's. A cell is: the entry (bits 15-63) | number of the batch (3-14) | state. */
-#define SEEN_ENTRY   (~UINT64_C(0x7fff))
-#define SEEN_NUMBERS 4096u
-static uint64_t *seen_cell(struct idem_lead *lead, uint64_t word)
-{
-    _Static_assert(SEEN == 1u << 13, "the shift");
-    return &lead->seen[(word & SEEN_ENTRY) * UINT64_C(0x9E3779B97F4A7C15) >> 51];
-}
-
-/* Was this entry recorded in this batch already, in this state or a later one? Else it is from now on. A collision forgets: then it is
-   written twice, which does no harm. */
-static bool seen_before(struct idem_lead *lead, uint64_t word)
-{
-    uint64_t *at = seen_cell(lead, word), mine = (word & SEEN_ENTRY) | (uint64_t)lead->seen_number << 3;
-    if ((*at & ~UINT64_C(7)) == mine && idem_rec_phase(*at & 7) >= idem_rec_phase(word & 7))
-        return true;
-    *at = mine | (word & 7);
-    return false;
-}
-
-/* A table without anything of this batch: as a rule the cells of those before are told by their number. */
-static int seen_none(struct idem_lead *lead)
-{
-    if (lead->seen == NULL && (lead->seen = malloc(SEEN * sizeof *lead->seen)) == NULL)
-        return idem_fail(IDEM_E_MEMORY, "no memory for a leader of the log");
-    lead->seen_number = (lead->seen_number + 1) % SEEN_NUMBERS;
-    if (lead->seen_number == 0)
-        lead->seen_number = 1;
-    if (lead->seen_number == 1)
-        memset(lead->seen, 0, SEEN * sizeof *lead->seen);
-    return IDEM_OK;
-}
-
-/* Adds a record. Outcomes: IDEM_OK; 1: no room in this batch. Errors: IDEM_E_MEMORY. */
-static int add_record(struct idem_lead *lead, struct idem_rec *r, const uint64_t *note)
-{
-    uint64_t n = idem_rec_bytes(r);
-    if (n == 0)
-        return idem_fail(IDEM_E_CORRUPT, "a record of the log can't be encoded; run idem verify");
-    if (lead->records > 0 && lead->used + n > lead->limit)
-        return 1;
-    int e = lead->used + n <= lead->room ? IDEM_OK : grow(&lead->bytes, &lead->room, lead->used + n, 1);
-    if (e == IDEM_OK && note != NULL)
-        e = grow_notes(lead);
-    if (e != IDEM_OK)
-        return e;
-    r->position = lead->used; /* from the batch's beginning; encoded when that is known */
-    if (note != NULL)
-        lead->notes[lead->note_count++] = (struct idem_lead_note){{note[0], note[1]}, lead->used};
-    r->position += idem_lead_position(lead, LOG_WRITTEN);
-    lead->used += idem_rec_encode(r, lead->file.salt, lead->bytes + lead->used);
-    lead->records++;
-    if (r->kind != REC_RETAIN && r->expiry_ms > lead->expiry_ms)
-        lead->expiry_ms = r->expiry_ms;
-    return IDEM_OK;
-}
-
-/* One reference. Outcomes: IDEM_OK, 1: no room. *dropped: it was. */
-static int add_reference(struct idem_lead *lead, uint64_t ref, uint64_t cut, bool careful, bool *dropped)
-{
-    const struct idem_log_source *s = &lead->log->source;
-    struct idem_take t;
-    memset(&t, 0, sizeof t);
-    t.scratch = lead->scratch;
-    t.room = lead->scratch_room;
-    t.strict = lead->strict;
-    t.careful = careful;
-    t.cut = cut;
-    *dropped = false;
-    enum idem_taken taken = s->take(s->ctx, ref, &t);
-    if (taken == TAKEN_TOO_BIG) {
-        int e = grow(&lead->scratch, &lead->scratch_room, t.need, 1);
-        if (e != IDEM_OK)
-            return e;
-        t.scratch = lead->scratch;
-        t.room = lead->scratch_room;
-        taken = s->take(s->ctx, ref, &t);
-    }
-    *dropped = taken == TAKEN_DROPPED;
-    if (taken != TAKEN_RECORD)
-        return IDEM_OK;
-    if (seen_before(lead, t.note[0]))
-        return IDEM_OK;
-    int e = add_record(lead, &t.rec, t.note);
-    if (e != IDEM_OK)
-        *seen_cell(lead, t.note[0]) = 0;
-    return e;
-}
-
-/* All that is in the rings now and was not collected before. */
-static int one_pass(struct idem_lead *lead, bool careful, bool *dropped_any)
-{
-    *dropped_any = false;
-    for (uint32_t i = 0; i < lead->lane_count; i++) {
-        struct idem_lead_lane *l = &lead->lanes[i];
-        uint64_t head = idem_ring_head(&l->ring), flushed = l->sealed & RING_COUNT;
-        if (head - flushed > l->ring.mask + 1) /* damaged; what a walk finds is written all the same */
-            head = l->at = flushed;
-        for (; l->at < head; l->at++) {
-            bool dropped;
-            /* relaxed: released by head, and stays until flushed has passed it */
-            uint64_t ref = load_relaxed(&l->ring.cells[l->at & l->ring.mask]);
-            int e = add_reference(lead, ref, 0, careful, &dropped);
-            if (e != IDEM_OK)
-                return e;
-            if (dropped && l->keep > l->at)
-                l->keep = l->at;
-            *dropped_any |= dropped;
-        }
-    }
-    return IDEM_OK;
-}
-
-/* Passes until one drops nothing: then all that was dropped, in this batch or before, was followed by a whole pass. */
-static int collect(struct idem_lead *lead)
-{
-    struct idem_log *log = lead->log;
-    /* relaxed: a time, written by a leader before us */
-    bool careful = lead->collected_ms - (int64_t)load_relaxed(&log->control[LOG_DRAINED_MS]) > CAREFUL_MS;
-    bool dropped = true;
-    int e = IDEM_OK;
-    for (unsigned pass = 0; pass < PASSES && dropped && e == IDEM_OK; pass++) {
-        lead->strict = pass > 0;
-        e = one_pass(lead, careful, &dropped);
-    }
-    lead->strict = true; /* the walk's */
-    lead->full = e == 1 || dropped;
-    for (uint32_t i = 0; i < lead->lane_count && !lead->full; i++)
-        lead->lanes[i].keep = UINT64_MAX;
-    return e == 1 ? IDEM_OK : e;
-}
-
-/* A slice of the walk that is wanted, or that retention wants. What a slice finds counts when the batch is durable. */
-static int walk_slice(struct idem_lead *lead)
-{
-    struct idem_log *log = lead->log;
-    const struct idem_log_source *s = &log->source;
-    uint64_t wanted = load_acquire(&log->control[LOG_WALK_WANTED]); /* P12 acquire: what it is for */
-    uint64_t done = load_relaxed(&log->control[LOG_WALK_DONE]);     /* relaxed: a walk too many does no harm */
-    if (!lead->walking) {
-        if ((wanted == done || IDEM_FAULT("log.unwalked")) && lead->retain.cut == 0)
-            return IDEM_OK;
-        lead->walking = true;
-        lead->walk_wanted = wanted;
-        lead->walk_cut = lead->retain.cut;
-        lead->walk_cursor = lead->walk_live = 0;
-    }
-    int64_t end_us = idem_clock_fine_us() + WALK_US;
-    while (!lead->full && idem_clock_fine_us() < end_us) {
-        uint64_t ref, at = lead->walk_cursor, live = lead->walk_live;
-        bool dropped;
-        if (!s->walk(s->ctx, &lead->walk_cursor, lead->walk_cut, WALK_BUCKETS, &ref, &lead->walk_live)) {
-            lead->walk_ended = true;
-            return IDEM_OK;
-        }
-        int e = ref == 0 ? IDEM_OK : add_reference(lead, ref, lead->walk_cut, true, &dropped);
-        if (e == 1) {
-            lead->full = true;
-            lead->walk_cursor = at;
-            lead->walk_live = live;
-        } else if (e != IDEM_OK) {
-            return e;
-        }
-    }
-    return IDEM_OK;
 }
 
 /* ------------------------------------------------------------------ writing */
@@ -381,8 +159,12 @@ static int acknowledge(struct idem_lead *lead, uint64_t position, int64_t ceilin
             return LEAD_OVER;
         IDEM_POINT("log.durable");
         raise_word(&log->control[LOG_CEILING_MS], (uint64_t)ceiling_ms);
-        for (size_t i = 0; i < lead->note_count; i++)
+        for (size_t i = 0; i < lead->note_count; i++) {
+            if (i + NOTES_AHEAD < lead->note_count)
+                log->source.fetch(log->source.ctx, lead->notes[i + NOTES_AHEAD].note[0], FETCH_HEAD);
             log->source.note(log->source.ctx, lead->notes[i].note, position + lead->notes[i].position);
+        }
+        log->source.leave(log->source.ctx);
         IDEM_POINT("log.noted");
     }
     for (uint32_t i = 0; i < lead->lane_count; i++) {
@@ -418,13 +200,6 @@ static int acknowledge(struct idem_lead *lead, uint64_t position, int64_t ceilin
     return IDEM_OK;
 }
 
-/* Wants a batch at `at_ms`, unless one is wanted earlier. */
-static void set_due(struct idem_log *log, int64_t at_ms)
-{
-    uint64_t none = 0;
-    cas_relaxed(&log->control[LOG_DUE_MS], &none, (uint64_t)at_ms); /* relaxed: a time; who pushed has pushed before */
-}
-
 /* A push that saw the old time, while we set it to none, has nobody else to notice it. */
 static void look_again(struct idem_lead *lead)
 {
@@ -433,7 +208,7 @@ static void look_again(struct idem_lead *lead)
     for (uint32_t i = 0; i < lead->lane_count && !left; i++)
         left = idem_ring_head(&lead->lanes[i].ring) != lead->lanes[i].at || lead->lanes[i].keep != UINT64_MAX;
     if (left)
-        set_due(log, idem_log_now_ms(log) + (lead->full ? 0 : log->interval_ms));
+        idem_lead_due(log, idem_log_now_ms(log) + (lead->full ? 0 : log->interval_ms));
 }
 
 static void tell_trouble(struct idem_lead *lead, int e)
@@ -459,7 +234,7 @@ static int retain_record(struct idem_lead *lead)
     if (lead->retain.say == 0 || lead->full)
         return IDEM_OK;
     struct idem_rec r = {.kind = REC_RETAIN, .token = lead->retain.say};
-    int e = add_record(lead, &r, NULL);
+    int e = idem_lead_add(lead, &r, NULL);
     lead->retain.saying = e == IDEM_OK;
     return e == 1 ? IDEM_OK : e;
 }
@@ -477,11 +252,11 @@ static int batch(struct idem_lead *lead)
     if (e == IDEM_OK)
         e = idem_lead_file(lead, IDEM_WAL_BATCH_BYTES);
     if (e == IDEM_OK)
-        e = seen_none(lead);
+        e = idem_lead_collect_begin(lead);
     if (e == IDEM_OK && lead->scratch_room == 0)
-        e = grow(&lead->scratch, &lead->scratch_room, SCRATCH_BYTES, 1);
+        e = idem_lead_grow(&lead->scratch, &lead->scratch_room, SCRATCH_BYTES, 1);
     if (e == IDEM_OK && lead->room == 0)
-        e = grow(&lead->bytes, &lead->room, SCRATCH_BYTES, 1);
+        e = idem_lead_grow(&lead->bytes, &lead->room, SCRATCH_BYTES, 1);
     if (e != IDEM_OK)
         return e;
     IDEM_POINT("log.ready");
@@ -494,10 +269,10 @@ static int batch(struct idem_lead *lead)
     lead->expiry_ms = 0;
     lead->walk_ended = false;
     store_relaxed(&log->control[LOG_DUE_MS], 0); /* relaxed: look_again() finds who missed it */
-    e = collect(lead);
-    look_for_sleepers(lead);
+    e = idem_lead_collect(lead);
+    idem_lead_look_for_sleepers(lead);
     if (e == IDEM_OK)
-        e = walk_slice(lead);
+        e = idem_lead_walk(lead);
     if (e == IDEM_OK)
         e = retain_record(lead);
     if (e != IDEM_OK)
@@ -538,7 +313,7 @@ static void retain(struct idem_lead *lead)
     if (e < 0)
         tell_trouble(lead, e);
     else if (e == 1)
-        set_due(lead->log, idem_log_now_ms(lead->log));
+        idem_lead_due(lead->log, idem_log_now_ms(lead->log));
     errno = kept;
 }
 
@@ -549,7 +324,7 @@ int idem_log_batch(struct idem_lead *lead)
     idem_lead_progress(lead);
     if (e < 0 || e == LEAD_OVER) {
         lead->walking = false; /* what its slices found may not be on the disk */
-        set_due(lead->log, idem_log_now_ms(lead->log));
+        idem_lead_due(lead->log, idem_log_now_ms(lead->log));
         idem_log_wake(lead->log->control);
     } else {
         look_again(lead);

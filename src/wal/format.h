@@ -215,9 +215,18 @@ enum idem_format idem_batch_decode(const uint8_t in[IDEM_WAL_BATCH_BYTES], uint6
 
 /* Bytes of a record with its padding; 0: it can't be one (key, mark or total too long). */
 uint64_t idem_rec_bytes(const struct idem_rec *r);
+/* A file's salt, ready for long records: what XXH3 would derive from it for each of them. */
+struct idem_wal_salt {
+    uint64_t salt;
+    uint8_t secret[IDEM_SECRET_BYTES];
+};
+void idem_wal_salt(struct idem_wal_salt *s, uint64_t salt);
+
 /* Writes idem_rec_bytes(r) bytes (which must not be 0), checksum and padding included; position from r. What the pointers of r lead to must
    not change meanwhile. Returns the number of bytes. */
 uint64_t idem_rec_encode(const struct idem_rec *r, uint64_t salt, uint8_t *out);
+uint64_t idem_rec_encode_salted(const struct idem_rec *r, const struct idem_wal_salt *salt,
+                                uint8_t *out); /* the same */
 /* in: n bytes are there. *bytes: how far to go to the next record; set with FORMAT_OK and FORMAT_UNKNOWN. r's pointers lead into in.
    FORMAT_UNKNOWN is for kinds without REC_OPTIONAL; with it an unknown kind is FORMAT_OK, its payload in more. */
 enum idem_format idem_rec_decode(const uint8_t *in, uint64_t n, uint64_t salt, uint64_t position, struct idem_rec *r,

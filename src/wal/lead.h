@@ -38,6 +38,7 @@ struct idem_lead {
     unsigned epoch;
     int fd; /* of the present file; -1: not open */
     struct idem_file_rec file;
+    struct idem_wal_salt salt; /* its salt */
     /* the batch */
     uint8_t *bytes, *scratch;
     uint64_t used, room, scratch_room, limit;
@@ -49,7 +50,7 @@ struct idem_lead {
     uint64_t *seen; /* entries recorded in this batch: a table */
     unsigned seen_number;
     bool full, strict;
-    bool collected; /* what the lanes say of batches before holds: the last one did not fail */
+    bool collected;  /* what the lanes say of batches before holds: the last one did not fail */
     int64_t collected_ms, expiry_ms;
     /* a walk over the index, over several batches */
     bool walking, walk_ended;
@@ -108,5 +109,20 @@ void idem_lead_progress(struct idem_lead *lead);
 int idem_lead_file(struct idem_lead *lead, uint64_t bytes);
 /* The file is given up or full: the next one. */
 int idem_lead_new_file(struct idem_lead *lead, uint64_t bytes);
+
+/* collect.c. Outcomes: IDEM_OK. Errors: IDEM_E_MEMORY, IDEM_E_CORRUPT (a record that can't be encoded). */
+int idem_lead_collect_begin(struct idem_lead *lead); /* nothing was recorded in this batch yet */
+/* All that is in the rings. lead->full: the batch is, or the passes did not come to an end. */
+int idem_lead_collect(struct idem_lead *lead);
+/* A slice of the walk that is wanted, or that retention wants. */
+int idem_lead_walk(struct idem_lead *lead);
+/* Adds a record; note, if not NULL, is for the source's note(). Outcome 1: no room in this batch. */
+int idem_lead_add(struct idem_lead *lead, struct idem_rec *r, const uint64_t *note);
+/* Who died between publishing and pushing, or sleeps there: a walk is asked for. */
+void idem_lead_look_for_sleepers(struct idem_lead *lead);
+/* Wants a batch at `at_ms`, unless one is wanted earlier. */
+void idem_lead_due(struct idem_log *log, int64_t at_ms);
+/* *at_pointer to room for `want` things of `each` bytes, at least. Errors: IDEM_E_MEMORY. */
+int idem_lead_grow(void *at_pointer, uint64_t *room, uint64_t want, size_t each);
 
 #endif

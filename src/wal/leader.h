@@ -40,6 +40,11 @@ struct idem_take {
     uint64_t note[2]; /* for note(): the entry's word with the state that was recorded; its log word as it was */
 };
 
+enum idem_fetch {
+    FETCH_HEAD, /* for note(), or the first step for take() */
+    FETCH_REST  /* for take(), when that is there: the rest of what will be recorded, a claim's bucket */
+};
+
 /* What the log wants from the store. Nothing here sleeps; all may be called by any process that has the store open, outside of read sections. */
 struct idem_log_source {
     void *ctx;
@@ -53,8 +58,12 @@ struct idem_log_source {
      * ABANDONED. TAKEN_NOTHING if the log word says this state, or a later one, and is durable.
      */
     enum idem_taken (*take)(void *ctx, uint64_t ref, struct idem_take *t);
+    /* Says that a reference will be taken, or noted, soon: its lines begin to come. */
+    void (*fetch)(void *ctx, uint64_t ref, enum idem_fetch what);
     /* Puts log_word(position, state) into the entry, by CAS from what take() saw, under a hazard; nothing if it has changed. */
     void (*note)(void *ctx, const uint64_t note[2], uint64_t position);
+    /* After some calls of take() and note(), before anything that may last: what they hold is let go. */
+    void (*leave)(void *ctx);
     /* The next reference from *cursor (0: the first) on whose log word is not its state's, or lies below cut. False: the end. At most
        `budget` buckets; a reference of 0 with true: call again. */
     bool (*walk)(void *ctx, uint64_t *cursor, uint64_t cut, uint32_t budget, uint64_t *ref, uint64_t *live_bytes);
