@@ -246,6 +246,8 @@ int idem_lead_walk(struct idem_lead *lead)
     const struct idem_log_source *s = &log->source;
     uint64_t wanted = load_acquire(&log->control[LOG_WALK_WANTED]); /* P12 acquire: what it is for */
     uint64_t done = load_relaxed(&log->control[LOG_WALK_DONE]);     /* relaxed: a walk too many does no harm */
+    /* Every process that leads walks for itself: another one may have come to the end. */
+    lead->walking &= lead->walk_wanted > done || (lead->walk_cut != 0 && lead->walk_cut == lead->retain.cut);
     if (!lead->walking) {
         if ((wanted == done || IDEM_FAULT("log.unwalked")) && lead->retain.cut == 0)
             return IDEM_OK;
@@ -282,17 +284,24 @@ void idem_lead_look_for_sleepers(struct idem_lead *lead)
     for (uint32_t i = 0; i < lead->lane_count; i++) {
         struct idem_lead_lane *l = &lead->lanes[i];
         uint64_t head = idem_ring_head(&l->ring);
-        if (head != l->seen_head || l->seen_ms == 0) {
+        if (head != l->seen_head) {
             l->seen_head = head;
-            l->seen_ms = lead->collected_ms;
+            l->seen_ms = 0;
             l->asked = false;
-            continue;
         }
-        if (l->asked || lead->collected_ms - l->seen_ms < 2 * (int64_t)log->interval_ms)
+        if (l->asked)
             continue;
-        if (log->source.life(log->source.ctx, i) != LANE_LIVES) {
+        if (log->source.life(log->source.ctx, i) == LANE_LIVES)
+            l->seen_ms = 0;
+        else if (l->seen_ms == 0) /* it may just have begun, after a long rest */
+            l->seen_ms = lead->collected_ms;
+        if (l->seen_ms == 0)
+            continue;
+        if (lead->collected_ms - l->seen_ms >= 2 * (int64_t)log->interval_ms) {
             l->asked = true;
             idem_log_want_walk(log->control);
+        } else {
+            idem_lead_due(log, lead->collected_ms + log->interval_ms); /* once more, later */
         }
     }
 }

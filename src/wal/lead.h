@@ -20,7 +20,7 @@ struct idem_lead_lane {
         keep; /* first one dropped, of which it is not known that what came after it was collected; flushed stays there */
     /* How a dead or sleeping owner is told from a busy one: asked once for each head. */
     uint64_t seen_head;
-    int64_t seen_ms;
+    int64_t seen_ms; /* since when every look at that head found a hazard set; 0: the last one did not */
     bool asked;
 };
 

@@ -288,6 +288,50 @@ static void who_takes_a_dead_ones_lane_has_the_index_walked(void **state)
     support_remove(p.wal);
 }
 
+static void rests_and_then_sleeps_before_its_push(void *ctx)
+{
+    struct place *p = ctx;
+    idem_options o = log_options(p, 0, 0);
+    o.flags = IDEM_OPEN_NO_FLUSHER;
+    idem_store *s;
+    CHECK_IS(idem_open(p->dir, &o, &s), IDEM_OK);
+    CHECK_IS(support_begin(s, "first", NULL), IDEM_CLAIMED);
+    support_stop(NULL);
+    support_at_point("claim.finished", 1, support_stop, NULL);
+    CHECK_IS(support_begin(s, "second", NULL), IDEM_CLAIMED);
+    idem_close(s);
+}
+
+/* What it published without a reference is looked for in the whole index; not because somebody has just begun, after a long rest. */
+static void who_sleeps_before_his_push_is_told_from_who_has_just_begun(void **state)
+{
+    (void)state;
+    struct place p = a_place();
+    idem_options o = log_options(&p, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    idem_store *s = support_open(p.dir, &o);
+    pid_t pid = support_spawn(rests_and_then_sleeps_before_its_push, &p);
+    CHECK(support_wait_stopped(pid, SUPPORT_PATIENCE_MS));
+    CHECK_IS(support_begin(s, "seen", NULL), IDEM_CLAIMED);
+    support_clock_add(5000);
+    CHECK_IS(support_begin(s, "seen again", NULL), IDEM_CLAIMED);
+    support_kill(pid, SIGCONT);
+    CHECK(support_wait_stopped(pid, SUPPORT_PATIENCE_MS));
+    CHECK_IS(support_begin(s, "a look", NULL), IDEM_CLAIMED);
+    CHECK_IS(support_begin(s, "a walk, if one is wanted", NULL), IDEM_CLAIMED);
+    CHECK_IS(support_stats(s).log.walks, 0);
+    CHECK_IS(on_disk(&p, "second").claims, 0);
+    support_clock_add(5000);
+    CHECK_IS(support_begin(s, "another look", NULL), IDEM_CLAIMED);
+    CHECK_IS(support_begin(s, "a walk", NULL), IDEM_CLAIMED);
+    CHECK(support_stats(s).log.walks > 0);
+    CHECK_IS(on_disk(&p, "second").claims, 1);
+    support_kill(pid, SIGCONT);
+    CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
+    idem_close(s);
+    support_remove(p.wal);
+}
+
 static void a_forked_child_has_a_log_of_its_own(void **state)
 {
     (void)state;
@@ -455,6 +499,7 @@ int main(void)
         cmocka_unit_test(what_killed_processes_pushed_is_written_by_whoever_comes),
         cmocka_unit_test(an_answer_that_was_not_pushed_is_on_the_disk_before_it_is_given_out),
         cmocka_unit_test(who_takes_a_dead_ones_lane_has_the_index_walked),
+        cmocka_unit_test(who_sleeps_before_his_push_is_told_from_who_has_just_begun),
         cmocka_unit_test(a_forked_child_has_a_log_of_its_own),
         cmocka_unit_test(a_dead_leaders_byte_is_free_though_its_child_lives),
         cmocka_unit_test(a_stopped_leader_is_succeeded_and_does_no_harm_when_it_wakes),
