@@ -83,6 +83,11 @@ static inline void fence_release(void)
     __atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
+static inline void fence_seq_cst(void)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
 static inline void prefetch(const void *p)
 {
     __builtin_prefetch(p, 0, 3);

@@ -1,9 +1,9 @@
 /*
  * base/futex.h - sleeping on a shared word.
  *
- * Owns: the futex calls. Shared (not private) futexes: the word lies in a file that several processes map. Wake always wakes all: waking
- * one is lost if that one is dead or stopped. Waits are bounded by the caller and may end early for any reason. Neither is a
- * cancellation point.
+ * Owns: the futex calls. Shared (not private) futexes: the word lies in a file that several processes map. As a rule a wake wakes all: waking
+ * one is lost if that one is dead or stopped; who wakes fewer says why that is enough. Waits are bounded by the caller and may end early for
+ * any reason. None is a cancellation point.
  */
 #ifndef IDEM_BASE_FUTEX_H
 #define IDEM_BASE_FUTEX_H
@@ -27,6 +27,26 @@ static inline void idem_futex_wait(struct idem_a64 *a, uint64_t expected, int64_
 {
     struct timespec t = {.tv_sec = timeout_ms / 1000, .tv_nsec = timeout_ms % 1000 * 1000000};
     syscall(SYS_futex, idem_futex_half(a), FUTEX_WAIT, (uint32_t)expected, &t, NULL, 0);
+}
+
+/* As idem_futex_wait(), woken only by who wakes one of these bits, or all. bits is not 0. */
+static inline void idem_futex_wait_bits(struct idem_a64 *a, uint64_t expected, int64_t timeout_ms, uint32_t bits)
+{
+    struct timespec t; /* this call's timeout is a moment of CLOCK_MONOTONIC */
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += timeout_ms / 1000;
+    t.tv_nsec += timeout_ms % 1000 * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_nsec -= 1000000000;
+        t.tv_sec++;
+    }
+    syscall(SYS_futex, idem_futex_half(a), FUTEX_WAIT_BITSET, (uint32_t)expected, &t, NULL, bits);
+}
+
+/* At most `most` of those who wait for one of these bits. */
+static inline void idem_futex_wake_bits(struct idem_a64 *a, int most, uint32_t bits)
+{
+    syscall(SYS_futex, idem_futex_half(a), FUTEX_WAKE_BITSET, most, NULL, NULL, bits);
 }
 
 static inline void idem_futex_wake_all(struct idem_a64 *a)

@@ -195,8 +195,7 @@ static int acknowledge(struct idem_lead *lead, uint64_t position, int64_t ceilin
     idem_lead_count(lead, LOG_RECORDS, lead->records);
     if (lead->used > 0)
         idem_lead_count(lead, LOG_BATCHES, 1);
-    idem_log_wake(log->control);
-    IDEM_POINT("log.woken");
+    lead->stands = true;
     return IDEM_OK;
 }
 
@@ -269,7 +268,9 @@ static int batch(struct idem_lead *lead)
     lead->expiry_ms = 0;
     lead->walk_ended = false;
     store_relaxed(&log->control[LOG_DUE_MS], 0); /* relaxed: look_again() finds who missed it */
+    lead->number = idem_log_collect_begin(log->control);
     e = idem_lead_collect(lead);
+    idem_log_collect_end(log->control, lead->number);
     idem_lead_look_for_sleepers(lead);
     if (e == IDEM_OK)
         e = idem_lead_walk(lead);
@@ -319,13 +320,13 @@ static void retain(struct idem_lead *lead)
 
 int idem_log_batch(struct idem_lead *lead)
 {
+    lead->stands = false;
     int e = batch(lead);
     int kept = errno;
     idem_lead_progress(lead);
     if (e < 0 || e == LEAD_OVER) {
         lead->walking = false; /* what its slices found may not be on the disk */
         idem_lead_due(lead->log, idem_log_now_ms(lead->log));
-        idem_log_wake(lead->log->control);
     } else {
         look_again(lead);
     }

@@ -50,6 +50,8 @@ struct idem_lead {
     uint64_t *seen; /* entries recorded in this batch: a table */
     unsigned seen_number;
     bool full, strict;
+    uint64_t number; /* of the batch */
+    bool stands;     /* it ended well: resigning wakes those whom it served */
     bool collected;  /* what the lanes say of batches before holds: the last one did not fail */
     int64_t collected_ms, expiry_ms;
     /* a walk over the index, over several batches */

@@ -240,6 +240,8 @@ void idem_log_resign(struct idem_lead *lead)
 {
     struct idem_log *log = lead->log;
     int kept = errno;
+    bool stands = lead->stands;
+    uint64_t number = lead->number;
     if (lead->dir.id_fd >= 0)
         idem_io->unlock(lead->dir.id_fd, IDEM_LOG_LOCK_AT + (int64_t)lead->epoch);
     pthread_mutex_lock(&log->lock);
@@ -247,7 +249,11 @@ void idem_log_resign(struct idem_lead *lead)
     if (lead->orphan)
         free_lead(lead);
     pthread_mutex_unlock(&log->lock);
-    idem_log_wake(log->control);
+    if (stands)
+        idem_log_wake_batch(log->control, number);
+    else
+        idem_log_wake(log->control);
+    IDEM_POINT("log.woken");
     errno = kept;
 }
 

@@ -58,8 +58,8 @@ enum idem_log_control {
     LOG_FILE = 5,     /* L, E: present file */
     LOG_CEILING_MS =
         6, /* L: no token may be stamped past it without asking for a batch; durable in the log before it is raised */
-    LOG_WAKE = 7,         /* L: counts batches and failures; the futex word of those who wait */
-    LOG_WAITERS = 8,      /* A: somebody waits since the last wake */
+    LOG_WAKE = 7,    /* L: counts batches and failures; the futex word of those who wait */
+    LOG_WAITERS = 8, /* A: since the last wake somebody waits for the batches of these numbers, modulo 32, a bit each */
     LOG_WALK_WANTED = 9,  /* A: raised by one: an entry without a reference may exist */
     LOG_WALK_DONE = 10,   /* L: the value of WANTED before the last walk that is durable */
     LOG_PROGRESS_MS = 11, /* L: store ms at the last step of a batch: how a stall is seen */
@@ -81,6 +81,8 @@ enum idem_log_control {
     LOG_WAITS = 25,
     LOG_STALLS = 26,
     LOG_WALKS = 27,
+    LOG_COLLECT =
+        28, /* L: number of the newest batch that was collected (63, high) | 1: is being collected. Without an epoch: a hint for wakes */
     LOG_FSYNC_US = 32, /* 24 words */
     LOG_CONTROL_WORDS = 64
 };
@@ -124,8 +126,29 @@ static inline bool idem_log_word_durable(const struct idem_a64 *control, uint64_
 /* An entry without a reference may exist: the index has to be walked. */
 void idem_log_want_walk(struct idem_a64 *control);
 
+/*
+ * Wakes. Who pushed and then finds n in LOG_COLLECT is on the disk after batch n + 1 at the latest, and not after n if collecting that was over.
+ * So he sleeps for these numbers only, and a batch does not wake those whom it has not served. (Who was held up between pushing and
+ * looking may be woken a batch late.) It is a matter of speed: each sleep is bounded.
+ */
+static inline uint32_t idem_log_batch_bit(uint64_t number)
+{
+    return UINT32_C(1) << (number % 32);
+}
+/* Which numbers a push that came before waits for. */
+uint32_t idem_log_wait_bits(struct idem_a64 *control);
+/* Says that somebody is about to sleep for these. */
+void idem_log_waits(struct idem_a64 *control, uint32_t bits);
+/* A leader's, around collecting. Returns the batch's number. */
+uint64_t idem_log_collect_begin(struct idem_a64 *control);
+void idem_log_collect_end(struct idem_a64 *control, uint64_t number);
 /* Something has ended, well or badly: all who wait look again. */
 void idem_log_wake(struct idem_a64 *control);
+/* Batch `number` has ended well, and its leader has resigned: one of those who wait for the next one is woken to lead it, then all others but
+   these. If that one is dead or stopped, the rest look again within their bound, or who pushes next leads. */
+void idem_log_wake_batch(struct idem_a64 *control, uint64_t number);
+/* Who slept for these, and has what he wanted, may be the one who was woken to lead the next batch: somebody else has to. */
+void idem_log_pass_on(struct idem_a64 *control, uint32_t bits);
 
 /* The only thing on the hot path. Returns the ticket: what flushed must reach; 0: no room, overflow was set (the caller asks for a walk, and
    if it needs sync, makes room by leading a batch first). relaxed: the cell, released by head; one load of flushed, which moves once a batch. */

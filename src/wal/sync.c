@@ -16,6 +16,7 @@
 #include "wal/lead.h"
 
 #define SLEEP_MAX_MS   100
+#define SLEEP_FIRST_MS 10 /* of who has not tried to lead yet */
 #define PATROL_MS      1000
 #define RETRY_FIRST_MS 10
 #define RETRY_MAX_MS   1000
@@ -78,6 +79,14 @@ static int lead_one(struct idem_log *log, bool steal)
     return e == 1 ? IDEM_OK : e;
 }
 
+/* The present file is being synced: somebody leads, most likely. Else he died there, or the file is given up, and who waits finds out soon. */
+static bool sync_runs(const struct idem_log *log)
+{
+    uint64_t syncing =
+        load_acquire(&log->control[LOG_SYNCING]) & LOG_VALUE_MASK; /* P12 acquire: before that leader's wake */
+    return syncing != 0 && syncing == (load_relaxed(&log->control[LOG_FILE]) & LOG_VALUE_MASK); /* relaxed: a guess */
+}
+
 static int wait_for(struct idem_log *log, const struct want *want, int64_t timeout_ms)
 {
     if (timeout_ms <= 0)
@@ -85,12 +94,17 @@ static int wait_for(struct idem_log *log, const struct want *want, int64_t timeo
     int64_t began_ms = idem_log_now_ms(log), now_ms = began_ms;
     struct watch watch = {0, 0, false};
     unsigned failed = 0;
+    bool fresh = true, slept = false;
+    uint32_t bits = want->ring != NULL ? idem_log_wait_bits(log->control) : UINT32_MAX;
     add_relaxed(&log->control[LOG_WAITS], 1); /* relaxed: a figure */
     while (!reached(log, want)) {
         uint64_t wake =
             load_seq_cst(&log->control[LOG_WAKE]); /* P12 seq_cst: before we look whether there is a leader */
         bool steal = stands_still(log, &watch, now_ms);
-        int e = lead_one(log, steal);
+        bool trusts = fresh && sync_runs(log);
+        int64_t sleep_ms = trusts ? SLEEP_FIRST_MS : SLEEP_MAX_MS;
+        int e = trusts ? 1 : lead_one(log, steal);
+        fresh = false;
         if (steal)
             watch.looked = false;
         if (e < 0 && (++failed >= ATTEMPTS || (e != IDEM_E_LOG && e != IDEM_E_LOG_SPACE)))
@@ -104,12 +118,15 @@ static int wait_for(struct idem_log *log, const struct want *want, int64_t timeo
                              log->path, (long long)timeout_ms);
         if (e != 1)
             continue;
-        store_seq_cst(&log->control[LOG_WAITERS], 1); /* P12 seq_cst: then the futex compares the count */
+        slept = true;
+        idem_log_waits(log->control, bits);
         IDEM_POINT("log.waits");
         int64_t left_ms = timeout_ms - (now_ms - began_ms);
-        idem_futex_wait(&log->control[LOG_WAKE], wake, left_ms < SLEEP_MAX_MS ? left_ms : SLEEP_MAX_MS);
+        idem_futex_wait_bits(&log->control[LOG_WAKE], wake, left_ms < sleep_ms ? left_ms : sleep_ms, bits);
         now_ms = idem_log_now_ms(log);
     }
+    if (slept)
+        idem_log_pass_on(log->control, bits);
     return IDEM_OK;
 }
 

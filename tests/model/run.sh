@@ -103,7 +103,7 @@ labels() {
 # Every rule that a model names is one that is tried.
 rules() {
     local model rule missing=""
-    for model in claim region liveness rescue wal; do
+    for model in claim region liveness rescue wal wake; do
         while read -r rule; do
             grep -qE "^refuted $model $rule( |$)" "${BASH_SOURCE[0]}" || missing+="$model:$rule "
         done < <(grep -oE 'DROPPED\([A-Z_0-9]+\)' "$here/$model.pml" | sed -E 's/.*\((.*)\)/\1/' | sort -u)
@@ -212,6 +212,16 @@ refuted wal DIRECTORY_FIRST STEALS=1 DEATHS=1
 refuted wal LATER_EPOCH STEALS=1
 refuted wal FILE_FIRST DEATHS=1 FAILURES=1 WALKS=1
 refuted wal DIRECTORY_SYNC STEALS=1
+
+build wake wake
+holds wake 5600000 "three push, sleep, are woken, lead"
+refuted wake COUNT_FIRST
+refuted wake BYTE_FIRST
+refuted wake WAKE_NEXT
+refuted wake PASS_ON
+refuted wake COUNT_THEN_BYTE
+refuted wake FLAG_THEN_COUNT
+refuted wake COUNT_AGAIN
 
 if ((long)); then
     COLLAPSE=1 memory_mib=6000 limit_s=3000

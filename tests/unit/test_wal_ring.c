@@ -80,8 +80,37 @@ static void a_wake_is_counted_and_takes_the_flag(void **state)
     store_relaxed(&control[LOG_WAITERS], 1);
     idem_log_wake(control);
     idem_log_wake(control);
-    CHECK_IS(load_relaxed(&control[LOG_WAKE]), 2);
+    CHECK_IS(load_relaxed(&control[LOG_WAKE]), 3); /* and once more where a flag was taken */
     CHECK_IS(load_relaxed(&control[LOG_WAITERS]), 0);
+}
+
+static void a_batch_wakes_those_it_can_have_served(void **state)
+{
+    (void)state;
+    struct idem_a64 control[LOG_CONTROL_WORDS];
+    memset(control, 0, sizeof control);
+    CHECK_IS(idem_log_wait_bits(control), 2); /* nobody leads: the first batch has it */
+    CHECK_IS(idem_log_collect_begin(control), 1);
+    CHECK_IS(idem_log_wait_bits(control), 2 | 4);
+    idem_log_collect_end(control, 1);
+    CHECK_IS(idem_log_wait_bits(control), 4);
+    idem_log_waits(control, 2 | 4);
+    idem_log_waits(control, 4);
+    idem_log_wake_batch(control, 1);
+    CHECK_IS(load_relaxed(&control[LOG_WAKE]), 2);
+    CHECK_IS(load_relaxed(&control[LOG_WAITERS]), 4);
+    CHECK_IS(idem_log_collect_begin(control), 2);
+    idem_log_collect_end(control, 1); /* he was succeeded while he collected */
+    CHECK_IS(idem_log_wait_bits(control), 4 | 8);
+    idem_log_waits(control, UINT32_MAX);
+    idem_log_wake_batch(control, 2);
+    CHECK_IS(load_relaxed(&control[LOG_WAITERS]), 8);
+    idem_log_wake(control);
+    CHECK_IS(load_relaxed(&control[LOG_WAITERS]), 0);
+    for (unsigned i = 3; i < 70; i++)
+        CHECK_IS(idem_log_collect_begin(control), i);
+    idem_log_collect_end(control, 69);
+    CHECK_IS(idem_log_wait_bits(control), 1 << 70 % 32);
 }
 
 int main(void)
@@ -92,6 +121,7 @@ int main(void)
         cmocka_unit_test(a_reference_names_an_entry_in_a_state),
         cmocka_unit_test(a_word_is_durable_below_the_position_and_in_its_state_only),
         cmocka_unit_test(a_wake_is_counted_and_takes_the_flag),
+        cmocka_unit_test(a_batch_wakes_those_it_can_have_served),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
