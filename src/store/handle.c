@@ -194,9 +194,12 @@ static int attach_log(struct idem_store *s, struct idem_view *v)
     return IDEM_OK;
 }
 
+/* After a raw clone the flusher is the parent's alone: there is no thread to wait for. */
 static void close_view(struct idem_view *v)
 {
-    if (v->wal != NULL)
+    if (v->wal != NULL && v->process.epoch != idem_fork_epoch())
+        idem_log_leave_to_parent(v->wal);
+    else if (v->wal != NULL)
         idem_log_flusher_stop(v->wal);
     idem_lane_forget(v);
     idem_view_close(v);

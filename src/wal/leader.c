@@ -37,11 +37,13 @@ static struct idem_lead *new_lead(struct idem_log *log)
     return lead;
 }
 
+/* Forgotten before it is closed: a child forked in between closes what it finds here, and the number may be another file's by then. */
 static void close_file(struct idem_lead *lead)
 {
-    if (lead->fd >= 0)
-        idem_io->close(lead->fd);
+    int fd = lead->fd;
     lead->fd = -1;
+    if (fd >= 0)
+        idem_io->close(fd);
 }
 
 static void free_lead(struct idem_lead *lead)
@@ -143,6 +145,28 @@ void idem_log_detach(struct idem_log *log)
     free(log);
 }
 
+/* A leader whose thread is not in this process was at work with its memory: that is left, one of these may have been freed already. */
+static void leave_lead(struct idem_lead *lead)
+{
+    close_file(lead);
+    idem_log_dir_close(&lead->dir);
+    if (lead->busy) {
+        lead->bytes = lead->scratch = NULL;
+        lead->notes = NULL;
+        lead->lanes = NULL;
+        lead->seen = NULL;
+    }
+    lead->orphan = lead->busy = false;
+}
+
+void idem_log_leave_to_parent(struct idem_log *log)
+{
+    for (struct idem_lead *lead = log->leads; !IDEM_FAULT("log.inherited") && lead != NULL; lead = lead->next)
+        leave_lead(lead);
+    log->forked = true;
+    log->flushing = false;
+}
+
 void idem_logs_before_fork(void)
 {
     pthread_mutex_lock(&list_lock);
@@ -153,14 +177,8 @@ void idem_logs_before_fork(void)
 void idem_logs_after_fork(bool child)
 {
     for (struct idem_log *l = logs; l != NULL; l = l->next) {
-        for (struct idem_lead *lead = l->leads; child && !IDEM_FAULT("log.inherited") && lead != NULL;
-             lead = lead->next) {
-            close_file(lead);
-            idem_log_dir_close(&lead->dir);
-            lead->orphan = lead->busy = false;
-        }
-        l->forked |= child;
-        l->flushing &= !child;
+        if (child)
+            idem_log_leave_to_parent(l);
         pthread_mutex_unlock(&l->lock);
     }
     pthread_mutex_unlock(&list_lock);

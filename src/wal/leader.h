@@ -85,6 +85,8 @@ void idem_log_detach(struct idem_log *log);
    a log does nothing any more but idem_log_detach(). */
 void idem_logs_before_fork(void);
 void idem_logs_after_fork(bool child);
+/* The child's part of it, for one log: in a child of a raw clone, which has called neither, before idem_log_detach(). */
+void idem_log_leave_to_parent(struct idem_log *log);
 
 /* Tries to be the leader, without waiting. Outcomes: IDEM_OK (lead, then resign), 1 somebody else is. Errors: IDEM_E_LOG, IDEM_E_STALE ...
    steal: the leader made no progress while we looked long enough: take the next epoch. */

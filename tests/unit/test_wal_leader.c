@@ -280,6 +280,28 @@ static void a_full_file_is_followed_by_another_and_a_large_answer_gets_its_own(v
     over(&p, s);
 }
 
+static void a_process_may_fork_while_its_flusher_is_at_work(void **state)
+{
+    (void)state;
+    struct place p = a_place();
+    idem_options o = support_options(100);
+    o.wal_dir = p.wal;
+    o.wal_file_bytes = 1 << 20;
+    o.flush_interval_ms = 1;
+    idem_store *s = support_open(p.dir, &o);
+    char key[16];
+    for (int i = 0; i < 20; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        CHECK_IS(support_begin(s, key, NULL), IDEM_CLAIMED);
+        fflush(NULL);
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(0);
+        CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
+    }
+    over(&p, s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +311,7 @@ int main(void)
         cmocka_unit_test(a_directory_that_is_gone_stops_the_log_until_it_is_back),
         cmocka_unit_test(a_leader_stuck_in_the_kernel_is_succeeded),
         cmocka_unit_test(a_full_file_is_followed_by_another_and_a_large_answer_gets_its_own),
+        cmocka_unit_test(a_process_may_fork_while_its_flusher_is_at_work),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
