@@ -166,7 +166,7 @@ typedef struct idem_options {
  * IDEM_E_MEMORY, IDEM_E_SYSTEM (ENOSPC: the detail says how many bytes are needed); with a log IDEM_E_LOG, IDEM_E_LOG_SPACE,
  * IDEM_E_LOG_DAMAGED (nothing was changed: idem_recover() with salvage), IDEM_E_LOG_FOREIGN. *store is NULL on error.
  * Thread safe. Keeps one descriptor (O_CLOEXEC). Registers pthread_atfork handlers once; a fork() by another thread waits
- * while a store is being opened or created.
+ * while a store is being opened, created or destroyed.
  */
 IDEM_API int idem_open(const char *dir, const idem_options *options, idem_store **store);
 

@@ -323,13 +323,19 @@ void idem_close(idem_store *store)
     free(store);
 }
 
+static int destroy(void *path)
+{
+    return idem_view_destroy(path);
+}
+
+/* With the lock: a child forked meanwhile would keep the directories' locks. */
 int idem_destroy(const char *dir)
 {
     char path[IDEM_PATH_MAX];
     int cancel = idem_cancel_defer();
     int e = idem_path_resolve(dir, false, path);
     if (e == IDEM_OK)
-        e = idem_view_destroy(path);
+        e = idem_exclusively(destroy, path);
     idem_cancel_restore(cancel);
     return e;
 }

@@ -322,6 +322,53 @@ static void a_child_closes_no_descriptor_that_the_flusher_closed_before(void **s
     CHECK_IS(how, 0);
 }
 
+/* ------------------------------------------------------------------ forking while a store is destroyed */
+
+static void dawdle(void *unused)
+{
+    (void)unused;
+    store_release(&shared->go, 1);
+    support_sleep_ms(200);
+}
+
+static void *destroy_slowly(void *path)
+{
+    return (void *)(intptr_t)idem_destroy(path);
+}
+
+static void a_child_forked_while_a_store_is_destroyed_keeps_none_of_its_locks(void **state)
+{
+    (void)state;
+    char other[176], log[192];
+    snprintf(other, sizeof other, "%s-other", dir);
+    snprintf(log, sizeof log, "%s-log", other);
+    idem_options o = support_options(100);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    o.wal_dir = log;
+    idem_close(support_open(other, &o));
+    support_at_point("log.destroyed", 1, dawdle, NULL);
+    pthread_t thread;
+    CHECK_IS(pthread_create(&thread, NULL, destroy_slowly, other), 0);
+    await(&shared->go);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        support_sleep_ms(SUPPORT_PATIENCE_MS);
+        _exit(0);
+    }
+    void *r;
+    CHECK_IS(pthread_join(thread, &r), 0);
+    support_at_point(NULL, 0, NULL, NULL);
+    idem_store *again = NULL;
+    int e = idem_open(other, &o, &again);
+    support_end(pid);
+    CHECK_IS((intptr_t)r, IDEM_OK);
+    CHECK_IS(e, IDEM_OK);
+    idem_close(again);
+    CHECK_IS(idem_destroy(other), IDEM_OK);
+    support_remove(log);
+}
+
 int main(void)
 {
     shared = support_shared(sizeof *shared);
@@ -333,6 +380,7 @@ int main(void)
         TEST(a_child_forked_while_the_flusher_syncs_waits_for_it_and_no_longer),
         TEST(a_parent_that_dies_leading_leaves_the_log_to_its_child),
         TEST(a_child_closes_no_descriptor_that_the_flusher_closed_before),
+        TEST(a_child_forked_while_a_store_is_destroyed_keeps_none_of_its_locks),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
