@@ -186,7 +186,7 @@ static int acknowledge(struct idem_lead *lead, uint64_t position, int64_t ceilin
         idem_lead_count(lead, LOG_WALKS, 1);
     }
     if (lead->retain.say != 0 && lead->retain.saying) {
-        lead->retain.said = lead->retain.say;
+        raise_word(&log->control[LOG_RETAINED], lead->retain.say);
         lead->retain.say = 0;
     }
     lead->collected = true;

@@ -357,6 +357,8 @@ int idem_lead_new_file(struct idem_lead *lead, uint64_t bytes)
     if (e != IDEM_OK)
         return e;
     prev = lead->file;
+    /* What leaders left who died making a file. If it is one's who only sleeps, and was succeeded, his renaming fails. */
+    idem_log_clear_tmp(&lead->dir);
     for (unsigned tries = 0;; tries++) {
         e = make_file(lead, &prev, number + 1, base, bytes, &f, &fd);
         if (e != IDEM_E_EXISTS || tries >= FILE_TRIES)

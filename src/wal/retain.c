@@ -4,8 +4,8 @@
  * Only the leader is here, after a batch that is durable. Each process has a struct idem_retain of its own: a leader that takes over begins anew and finds
  * in LOG_OLDEST what was done.
  *
- * If we die here: before the REC_RETAIN is durable nothing was deleted; after it the files below it are deleted by the next leader that comes to the
- * same conclusion, or by recovery.
+ * If we die here: before the REC_RETAIN is durable nothing was deleted; after it the files below it are deleted by the next leader, who finds its
+ * number in LOG_RETAINED (or, where that was not raised yet, comes to the same conclusion: all are there), or by recovery.
  */
 #include "wal/retain.h"
 
@@ -27,13 +27,14 @@ static int header_of(struct idem_lead *lead, uint64_t number, struct idem_file_r
     return e;
 }
 
-/* The RETAIN that says so is durable. The oldest first: what is there has no gap, whenever we die. */
-static int delete_below(struct idem_lead *lead, struct idem_retain *r, int64_t end_us)
+/* The RETAIN that says `said` is durable, perhaps by a leader before us who died deleting: then some are gone already. The oldest first: what is
+   there has no gap, whenever we die. */
+static int delete_below(struct idem_lead *lead, struct idem_retain *r, uint64_t said, int64_t end_us)
 {
     struct idem_a64 *control = lead->log->control;
     bool any = false;
     int e = IDEM_OK;
-    while (r->oldest < r->said && e == IDEM_OK && (!any || idem_clock_fine_us() < end_us)) {
+    while (r->oldest < said && e == IDEM_OK && (!any || idem_clock_fine_us() < end_us)) {
         char name[IDEM_LOG_NAME_BYTES];
         struct stat st;
         idem_log_file_name(r->oldest, name);
@@ -56,10 +57,7 @@ static int delete_below(struct idem_lead *lead, struct idem_retain *r, int64_t e
     }
     if (e != IDEM_OK)
         return e;
-    if (r->oldest < r->said)
-        return 1;
-    r->said = 0;
-    return IDEM_OK;
+    return r->oldest < said;
 }
 
 /* A file that a relay still reads is not deleted: the last one that begins at or before its position stays. */
@@ -131,8 +129,9 @@ int idem_retain_step(struct idem_lead *lead, struct idem_retain *r, int64_t budg
     if (r->oldest < oldest)
         r->oldest = oldest;
     r->newest = lead->file.number;
-    if (r->said > r->oldest) {
-        int e = delete_below(lead, r, end_us);
+    uint64_t said = load_acquire(&log->control[LOG_RETAINED]); /* P12 acquire: it is durable */
+    if (said > r->oldest) {
+        int e = delete_below(lead, r, said, end_us);
         if (e != IDEM_OK)
             return e;
     }
@@ -156,7 +155,7 @@ int idem_retain_step(struct idem_lead *lead, struct idem_retain *r, int64_t budg
     if (to > r->oldest) {
         r->say = to;
         if (IDEM_FAULT("retain.unsaid"))
-            r->said = to;
+            store_relaxed(&log->control[LOG_RETAINED], to); /* relaxed: a fault */
         return 1;
     }
     e = want_walk(lead, r);

@@ -20,9 +20,9 @@ struct idem_retain {
     uint64_t cut;            /* position: a walk up to it is wanted, or under way; 0: none. Set by retain.c */
     uint64_t walked;         /* the cut of the last walk that came to its end and is durable. Set by the leader */
     uint64_t live_bytes;     /* counted by that walk. Set by the leader */
-    uint64_t say;  /* a REC_RETAIN with this number is to be written; 0: none. Set by retain.c, cleared by the leader */
-    uint64_t said; /* the number of the last one that is durable. Set by the leader */
-    bool saying;   /* it is in this batch. The leader's own */
+    /* A REC_RETAIN with this number is to be written; 0: none. Set by retain.c; cleared by the leader, who raises LOG_RETAINED to it. */
+    uint64_t say;
+    bool saying; /* it is in this batch. The leader's own */
     /* retain.c's own */
     uint64_t target;      /* the file that begins at cut */
     uint64_t based, base; /* file whose base is known; 0: none */

@@ -67,7 +67,7 @@ static int step(struct stage *s)
 /* The next batch is durable, with what was to be said in it. */
 static void say(struct stage *s)
 {
-    s->lead.retain.said = s->lead.retain.say;
+    store_relaxed(&s->control[LOG_RETAINED], s->lead.retain.say);
     s->lead.retain.say = 0;
 }
 
