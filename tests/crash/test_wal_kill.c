@@ -5,7 +5,10 @@
 /* timeout: 300 s */
 #include "crash/wal_store.h"
 
+#include <errno.h>
+
 #include "support/crash.h"
+#include "wal/io.h"
 
 #define VICTIM_KEYS 60u /* 0 .. 59; a few of them fill a file */
 #define PEER_KEY    100u
@@ -99,11 +102,22 @@ static void at_each_point(enum crash_deed deed, unsigned nth)
     CHECK(reached > 10);
 }
 
+/* A new one is to be in this list. Those of making and destroying a store, and of old files, are crash/test_wal_ends.c's. */
+static const char *const steps[] = {"log.pushed",    "log.elected", "log.sealed",     "log.ready",
+                                    "log.assigned",  "log.written", "log.syncing",    "log.synced",
+                                    "log.durable",   "log.noted",   "log.flushed",    "log.woken",
+                                    "log.file.made", "log.id",      "log.file.named", "log.file.used"};
+
 static void a_leader_killed_at_each_step_is_followed_by_another(void **state)
 {
     (void)state;
     at_each_point(CRASH_KILL, 1);
     at_each_point(CRASH_KILL, 2);
+    for (unsigned i = 0; i < sizeof steps / sizeof steps[0]; i++)
+        if (crash_kills(crash_point(steps[i])) == 0) {
+            print_error("nobody was killed at %s\n", steps[i]);
+            CHECK(false);
+        }
     if (support_long())
         for (unsigned nth = 3; nth < 12; nth++)
             at_each_point(CRASH_KILL, nth);
@@ -143,6 +157,44 @@ static void a_successor_killed_is_followed_by_another(void **state)
         idem_close(s);
         end_place();
     }
+}
+
+/* The sync failed; nobody was told. */
+static int failing_fdatasync(int fd)
+{
+    (void)fd;
+    errno = EIO;
+    return -1;
+}
+
+static void fails_and_dies(struct crash_page *page, void *ctx)
+{
+    static struct idem_io_calls failing;
+    failing = idem_io_system;
+    failing.fdatasync = failing_fdatasync;
+    idem_store *s = support_attach(place.store);
+    wal_do_key(ctx, s, 0, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC, 500, NULL);
+    idem_io = &failing;
+    (void)page;
+    crash_arm();
+    wal_do_key(ctx, s, 1, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC, 500, NULL);
+}
+
+static void a_leader_killed_before_it_says_that_a_sync_failed_gives_the_file_up(void **state)
+{
+    (void)state;
+    static unsigned first = PEER_KEY;
+    begin_place();
+    idem_store *s = support_open(place.store, &place.options);
+    struct crash_step dies = {crash_point("log.sync_failed"), 1, CRASH_KILL};
+    struct crash_victim *v = crash_start(fails_and_dies, &place, &dies, 1);
+    CHECK_IS(crash_wait(v), CRASH_KILLED);
+    support_in_child(peer, &first);
+    CHECK_IS(support_stats(s).log.files, 2);
+    CHECK_IS(support_stats(s).log.poisoned_files, 1);
+    crash_end(v);
+    idem_close(s);
+    end_place();
 }
 
 /* ------------------------------------------------------------------ all at once */
@@ -206,6 +258,7 @@ int main(void)
         cmocka_unit_test_teardown(a_leader_killed_at_each_step_is_followed_by_another, end_all),
         cmocka_unit_test_teardown(a_leader_stopped_at_each_step_is_succeeded, end_all),
         cmocka_unit_test_teardown(a_successor_killed_is_followed_by_another, end_all),
+        cmocka_unit_test_teardown(a_leader_killed_before_it_says_that_a_sync_failed_gives_the_file_up, end_all),
         cmocka_unit_test_teardown(all_killed_at_once_lose_nothing_that_an_opener_does_not_find, end_all),
     };
     return cmocka_run_group_tests(tests, setup, support_teardown);

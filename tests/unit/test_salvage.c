@@ -263,6 +263,35 @@ static void a_sound_log_loses_nothing(void **state)
     hand_close(&l);
 }
 
+static void recover_once(void *recovery)
+{
+    idem_recover(recovery);
+}
+
+static void who_salvages_is_killed_at_each_step(void **state)
+{
+    static const char *const points[] = {"recover.owned",  "log.file.made",   "recover.copied",    "log.file.named",
+                                         "recover.sealed", "recover.visible", "recover.put_aside", "log.file.deleted"};
+    (void)state;
+    for (unsigned i = 0; i < sizeof points / sizeof points[0]; i++) {
+        struct hand_log l;
+        struct heard h;
+        char log[160], dir[160];
+        places(support_dir(), log, dir);
+        write_log(&l, log);
+        overwrite(&l, 2, IDEM_WAL_HEADER_BYTES + (position[5] - base_of(&l, 2)) + 100, "XXXX", 4);
+        idem_recovery r = recovery_of(&l, dir, &h);
+        r.flags = IDEM_RECOVER_SALVAGE;
+        support_at_point(points[i], 1, support_die, NULL);
+        pid_t pid = support_spawn(recover_once, &r);
+        CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), SUPPORT_KILLED);
+        support_at_point(NULL, 0, NULL, NULL);
+        CHECK_IS(idem_recover(&r), i < 5 ? IDEM_OK : IDEM_E_EXISTS);
+        lost_only(&l, dir, 5, 6);
+        hand_close(&l);
+    }
+}
+
 PROMISE(one_record_is_damaged, "salvage.silent", "salvage.stops", "salvage.void", NULL)
 PROMISE(a_header_is_gone, "salvage.no_salt", NULL)
 PROMISE(the_last_header_is_gone, "salvage.silent_header", NULL)
@@ -282,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_the_id_is_gone),
         cmocka_unit_test(test_a_foreign_file_is_put_aside),
         cmocka_unit_test(a_sound_log_loses_nothing),
+        cmocka_unit_test(who_salvages_is_killed_at_each_step),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
