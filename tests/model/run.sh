@@ -90,14 +90,50 @@ refuted() {
     fi
 }
 
-# Labels that look like crash points are crash points of the code.
+# Steps of the log that wal.pml has not, and why. Each is a crash point of the code.
+not_in_wal_pml=(
+    log.claimed log.destroyed log.id.replaced # making and destroying a store
+    log.id                                    # the newest number in the id: it makes a notice stronger, nothing rests on it
+    log.file.deleted retain.deleted           # one step there with what REC_RETAIN says
+    log.pushed                                # one of the moves of the lanes, which go on at their beginning
+    log.stolen                                # who succeeds goes on where one does who finds the byte free
+    log.waits log.woken                       # nobody waits there
+)
+
+# Labels that look like crash points are crash points of the code, and each point of the log is a label of its model.
 labels() {
-    local label missing=""
+    local here=$1 label point missing=""
     [[ -d $here/../../src ]] || return 0
+    grep -rhoE 'IDEM_POINT\("[^"]*"' "$here/../../src" | cut -d'"' -f2 | sort -u >"$scratch/points"
     for label in $(grep -hoE '^[a-z]+_[a-z_]+:' "$here"/*.pml | tr -d : | grep -v '^end_' | sort -u); do
-        grep -rqF "IDEM_POINT(\"${label/_/.}\")" "$here/../../src" || missing+="$label "
+        tr . _ <"$scratch/points" | grep -qxF "$label" || missing+="$label "
     done
-    report "labels of the models are crash points of the code" $((${#missing} > 0)) "$missing"
+    for point in "${not_in_wal_pml[@]}"; do
+        grep -qxF "$point" "$scratch/points" || missing+="$point (an exception) "
+    done
+    for point in $(grep -E '^(log|retain)\.' "$scratch/points"); do
+        label="^${point//./_}:"
+        if [[ " ${not_in_wal_pml[*]} " == *" $point "* ]]; then
+            if grep -q "$label" "$here/wal.pml"; then missing+="$point (no exception) "; fi
+        elif ! grep -q "$label" "$here/wal.pml"; then
+            missing+="$point (not in wal.pml) "
+        fi
+    done
+    echo "$missing"
+}
+
+# The check of the names, and that it notices a name that only the code or only the model has.
+names() {
+    local said
+    said=$(labels "$here")
+    report "labels of the models are crash points of the code, and the log's points labels of its model" \
+        $((${#said} > 0)) "$said"
+    mkdir -p "$scratch/tree/src" "$scratch/tree/tests/model"
+    sed 's/^log_noted:/log_notified:/' "$here/wal.pml" >"$scratch/tree/tests/model/wal.pml"
+    cat "$here"/../../src/*/*.c | grep IDEM_POINT >"$scratch/tree/src/all.c"
+    said=$(labels "$scratch/tree/tests/model")
+    [[ $said == "log_notified log.noted (not in wal.pml) " ]]
+    report "a step that has another name in the model is noticed" $? "$said"
 }
 
 # Every rule that a model names is one that is tried.
@@ -111,7 +147,7 @@ rules() {
     report "each rule of each model is tried" $((${#missing} > 0)) "$missing"
 }
 
-labels
+names
 rules
 
 build claim claim

@@ -229,7 +229,7 @@ end_rest:
         :: else -> goto resign
         fi
     }
-elected: /* what the leaders share is sealed before any of it is read */
+log_elected: /* what the leaders share is sealed before any of it is read */
     atomic {
         if
         :: DROPPED(SEAL_ASSIGNED)
@@ -254,6 +254,7 @@ elected: /* what the leaders share is sealed before any of it is read */
         fi;
         known = durable
     }
+log_sealed:
     atomic { f = file }
     atomic {
         if
@@ -265,7 +266,7 @@ elected: /* what the leaders share is sealed before any of it is read */
             :: else
             fi;
             goto fresh
-        :: else -> b = base[f]; goto ready
+        :: else -> b = base[f]; goto log_ready
         fi
     }
 fresh: /* the first number that is free behind the file known; of two who want it, the rename lets one have it */
@@ -279,21 +280,23 @@ fresh: /* the first number that is free behind the file known; of two who want i
         :: n == FILES -> goto end_over
         :: n < FILES && there[n] != 0 -> goto resign
         :: n < FILES && there[n] == 0 && there[n - 1] == 1 && !DROPPED(DIRECTORY_FIRST)
-        :: else -> goto name
+        :: else -> goto log_file_made
         fi
     }
     atomic { sync_directory() }
-name:
+log_file_made:
     atomic {
         if
         :: there[n] == 0 -> there[n] = 1; base[n] = at; prev_end[n] = known; made_in[n] = e
         :: else -> goto fresh /* somebody was faster */
         fi
     }
+log_file_named:
     if
     :: DROPPED(DIRECTORY_SYNC)
     :: else -> atomic { sync_directory() }
     fi;
+log_file_used:
     if
     :: DROPPED(FILE_FIRST)
     :: else -> atomic { file = n } atomic { written = at }
@@ -310,7 +313,7 @@ name:
     fi;
     atomic { f = n; b = at; n = 0; s = 0; recorded = 0 }
 
-ready:
+log_ready:
     atomic { w = wanted; from[0] = flushed[0]; cursor[0] = from[0] } /* by leaders only, sealed by their epoch */
     atomic { from[1] = flushed[1]; cursor[1] = from[1]; walking = (walked != w); walk = 0 }
 
@@ -370,7 +373,9 @@ end_batch:
         :: else -> assigned = at + 1
         fi
     }
+log_assigned:
     atomic { record[f * POSITIONS + at] = DIRTY + k * 4 + s; says[f * POSITIONS + at] = known; at++; recorded = 1 }
+log_written:
     atomic { written = at }
 collected:
     if
@@ -387,11 +392,14 @@ collected:
         fi
        }
     fi;
+log_syncing:
     if
     :: atomic { failed < failures && (!one_old || me == 2) -> failed++; sync_file(f, DIRTY, LEFT) }
+log_sync_failed:
        goto fresh
     :: atomic { sync_file(f, DIRTY, ON_DISK) }
     fi;
+log_synced:
     atomic {
         if
         :: !DROPPED(SEAL_DURABLE) && (durable_epoch != e || durable != known) -> goto resign
@@ -409,11 +417,13 @@ collected:
         fi
        }
     fi;
+log_durable:
     at = at - 1;
     if
     :: DROPPED(NOTE_LAST)
     :: else -> note()
     fi;
+log_noted:
     at = at + 1;
 pass:
     atomic {
@@ -428,6 +438,7 @@ pass:
         :: else -> goto resign
         fi
     }
+log_flushed:
     atomic {
         if
         :: walking && walk == 2 ->
