@@ -2,6 +2,9 @@
 #ifndef TESTS_UNIT_RECOVERY_OF_H
 #define TESTS_UNIT_RECOVERY_OF_H
 
+#include <dirent.h>
+#include <string.h>
+
 #include "unit/wal_log.h"
 
 struct heard {
@@ -27,6 +30,35 @@ static inline idem_recovery recovery_of(const struct hand_log *l, const char *di
     r.sentence = hear;
     r.ctx = h;
     return r;
+}
+
+/* Descriptors of this process. */
+static inline unsigned open_files(void)
+{
+    unsigned n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    CHECK(d != NULL);
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n;
+}
+
+/* What a recovery leaves: in the store's directory root and one generation; in the log's nothing that is temporary. */
+static inline void check_nothing_is_left(const char *dir, const char *log)
+{
+    unsigned files = 0;
+    DIR *d = opendir(dir);
+    CHECK(d != NULL);
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        files += e->d_name[0] != '.';
+    closedir(d);
+    CHECK_IS(files, 2);
+    d = opendir(log);
+    CHECK(d != NULL);
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        CHECK(strstr(e->d_name, "tmp") == NULL);
+    closedir(d);
 }
 
 #endif

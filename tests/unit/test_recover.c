@@ -85,6 +85,7 @@ static void killed_anywhere(void *place)
         else
             CHECK_IS(e, IDEM_OK);
         what_the_log_said(dir);
+        check_nothing_is_left(dir, l.path);
         hand_close(&l);
         support_remove(dir);
         support_remove(log);
@@ -202,11 +203,14 @@ static void a_store_that_is_too_small_is_made_larger(void **state)
         if (i % 100 == 99)
             hand_flush(&l, true);
     }
+    unsigned files = open_files();
     idem_recovery r = recovery_of(&l, dir, &h);
     CHECK_IS(idem_recover(&r), IDEM_OK);
+    CHECK_IS(open_files(), files);
     CHECK_IS(r.keys, 1900);
     CHECK(strstr(h.text, "keys instead") != NULL);
     support_verify(dir);
+    check_nothing_is_left(dir, l.path);
     hand_close(&l);
 }
 
@@ -291,6 +295,7 @@ static void a_fenced_writer_makes_the_next_file(void **state)
     CHECK_IS(idem_recover(&r), IDEM_OK);
     support_at_point(NULL, 0, NULL, NULL);
     what_the_log_said(dir);
+    check_nothing_is_left(dir, l.path);
     idem_log_dir_close(&l.d);
     CHECK_IS(idem_log_dir_open(l.path, false, 0, &l.d), IDEM_OK);
     CHECK_IS(l.d.id.newest, 4);
@@ -307,6 +312,10 @@ static int count(const idem_log_record *r, void *ctx)
         CHECK_IS(r->expires_wall_ms - r->at_wall_ms, 86400000);
         CHECK_IS(r->at_wall_ms, LOG_T0 + 10 + 123);
     }
+    if (r->key.scope_bytes > 0) {
+        CHECK_BYTES(r->key.scope, r->key.scope_bytes, "tenant");
+        CHECK_BYTES(r->key.key, r->key.key_bytes, "key");
+    }
     return ++*n == 100 ? 42 : 0;
 }
 
@@ -317,8 +326,12 @@ static void the_log_is_walked(void **state)
     struct hand_log l;
     unsigned n = 0;
     write_log(&l, place);
+    struct idem_rec scoped = hand_claim(&l, "tenantkey", (uint64_t)LOG_T0 << 16);
+    scoped.scope_bytes = 6;
+    hand_add(&l, scoped);
+    hand_flush(&l, true);
     CHECK_IS(idem_log_walk(l.path, count, &n), IDEM_OK);
-    CHECK_IS(n, 8);
+    CHECK_IS(n, 9);
     n = 99;
     CHECK_IS(idem_log_walk(l.path, count, &n), 42);
     CHECK_IS(idem_log_walk("relative", count, &n), IDEM_E_INVALID);

@@ -287,6 +287,7 @@ static void who_salvages_is_killed_at_each_step(void **state)
         CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), SUPPORT_KILLED);
         support_at_point(NULL, 0, NULL, NULL);
         CHECK_IS(idem_recover(&r), i < 5 ? IDEM_OK : IDEM_E_EXISTS);
+        check_nothing_is_left(dir, l.path);
         lost_only(&l, dir, 5, 6);
         hand_close(&l);
     }

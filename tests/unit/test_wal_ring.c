@@ -1,6 +1,11 @@
 /* tests/unit/test_wal_ring.c - a lane's queue of references: full, sealed, passed on; what an entry's word says is durable. */
+#include <pthread.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <stdio.h>
+#include <unistd.h>
 
+#include "base/futex.h"
 #include "support/support.h"
 #include "wal/ring.h"
 
@@ -113,6 +118,50 @@ static void a_batch_wakes_those_it_can_have_served(void **state)
     CHECK_IS(idem_log_wait_bits(control), 1 << 70 % 32);
 }
 
+struct sleeper {
+    struct idem_a64 *control;
+    struct idem_a64 tid;
+    int64_t slept_ms;
+};
+
+static void *sleep_on_wake(void *ctx)
+{
+    struct sleeper *s = ctx;
+    int64_t began_ms = support_now_ms();
+    store_seq_cst(&s->control[LOG_WAITERS], 1);
+    store_release(&s->tid, (uint64_t)syscall(SYS_gettid));
+    idem_futex_wait(&s->control[LOG_WAKE], 0, SUPPORT_PATIENCE_MS);
+    s->slept_ms = support_now_ms() - began_ms;
+    return NULL;
+}
+
+static bool sleeps(void *ctx)
+{
+    struct sleeper *s = ctx;
+    char path[64], state = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)load_acquire(&s->tid));
+    FILE *f = fopen(path, "re");
+    if (f == NULL)
+        return false;
+    int n = fscanf(f, "%*d (%*[^)]) %c", &state);
+    fclose(f);
+    return n == 1 && state == 'S';
+}
+
+static void who_sleeps_is_woken(void **state)
+{
+    (void)state;
+    static struct idem_a64 control[LOG_CONTROL_WORDS];
+    struct sleeper s = {.control = control};
+    pthread_t thread;
+    CHECK_IS(pthread_create(&thread, NULL, sleep_on_wake, &s), 0);
+    CHECK(support_eventually(support_is_set, &s.tid, SUPPORT_PATIENCE_MS));
+    CHECK(support_eventually(sleeps, &s, SUPPORT_PATIENCE_MS / 4));
+    idem_log_wake(control);
+    CHECK_IS(pthread_join(thread, NULL), 0);
+    CHECK(s.slept_ms < SUPPORT_PATIENCE_MS / 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -122,6 +171,7 @@ int main(void)
         cmocka_unit_test(a_word_is_durable_below_the_position_and_in_its_state_only),
         cmocka_unit_test(a_wake_is_counted_and_takes_the_flag),
         cmocka_unit_test(a_batch_wakes_those_it_can_have_served),
+        cmocka_unit_test(who_sleeps_is_woken),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
