@@ -233,6 +233,29 @@ static void whichever_call_fails_beginning_a_log_says_so_and_can_be_repeated(voi
     CHECK(failed > 30);
 }
 
+static void an_id_that_cannot_be_written_or_synced_says_so(void **state)
+{
+    (void)state;
+    struct idem_log_dir d;
+    unsigned failed = 0;
+    CHECK_IS(begin_log(support_dir(), &d), IDEM_OK);
+    for (unsigned n = 1;; n++) {
+        struct idem_log_id_rec id = d.id;
+        id.newest = 10 + n;
+        CHECK(n < 100);
+        inject(n, EIO);
+        int e = idem_log_id_write(&d, &id);
+        bool reached = calls >= fail_at;
+        idem_io = &idem_io_system;
+        CHECK_IS(e, reached ? IDEM_E_LOG : IDEM_OK);
+        if (!reached)
+            break;
+        failed++;
+    }
+    CHECK(failed >= 3); /* read, written, synced */
+    idem_log_dir_close(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,6 +264,7 @@ int main(void)
         cmocka_unit_test_setup(what_dead_makers_leave_is_removed, fresh_io),
         cmocka_unit_test_setup(a_torn_id_sector_leaves_the_other_one, fresh_io),
         cmocka_unit_test_setup(a_file_that_was_cut_or_renamed_is_refused_in_words, fresh_io),
+        cmocka_unit_test_setup(an_id_that_cannot_be_written_or_synced_says_so, fresh_io),
         cmocka_unit_test_setup(whichever_call_fails_beginning_a_log_says_so_and_can_be_repeated, fresh_io),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);

@@ -251,6 +251,14 @@ static void records_that_are_too_long_or_contradict_themselves_are_refused(void 
     r.state = REC_IN_PROGRESS; /* an answer that is not one */
     uint64_t n, bytes_n = idem_rec_encode(&r, SALT, bytes);
     CHECK_IS(idem_rec_decode(bytes, bytes_n, SALT, 64, &r, &n), FORMAT_LENGTH);
+    r = a_record(0, 64);
+    bytes_n = idem_rec_encode(&r, SALT, bytes);
+    CHECK_IS(idem_rec_decode(bytes, bytes_n, SALT, 64, &r, &n), FORMAT_OK);
+    CHECK_IS(bytes[bytes_n - 1], 0);
+    bytes[bytes_n - 1] = 1; /* something behind the end, with a checksum that is right */
+    uint64_t sum = XXH3_64bits_withSeed(bytes + 8, bytes_n - 8, SALT);
+    memcpy(bytes, &sum, sizeof sum);
+    CHECK_IS(idem_rec_decode(bytes, bytes_n, SALT, 64, &r, &n), FORMAT_LENGTH);
 }
 
 static void of_two_records_the_later_in_the_keys_life_holds_wherever_it_lies(void **state)
