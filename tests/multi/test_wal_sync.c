@@ -332,12 +332,23 @@ static void who_sleeps_before_his_push_is_told_from_who_has_just_begun(void **st
     support_remove(p.wal);
 }
 
+static bool nothing_is_queued(void *store)
+{
+    return support_stats(store).log.queued == 0;
+}
+
 static void a_forked_child_has_a_log_of_its_own(void **state)
 {
     (void)state;
     struct place p = a_place();
     idem_options o = log_options(&p, IDEM_DURABILITY_SYNC, IDEM_DURABILITY_SYNC);
     idem_store *s = support_open(p.dir, &o); /* with a flusher */
+    idem_request rq = support_request("first");
+    idem_claim c;
+    rq.durability = IDEM_DURABILITY_ASYNC;
+    CHECK_IS(idem_begin(s, &rq, &c, NULL), IDEM_CLAIMED);
+    CHECK(support_eventually(nothing_is_queued, s,
+                             SUPPORT_PATIENCE_MS)); /* it has its memory: see tests/README.md, fork */
     CHECK_IS(support_begin(s, "parent", NULL), IDEM_CLAIMED);
     pid_t pid = fork();
     CHECK(pid >= 0);
