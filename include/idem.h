@@ -11,7 +11,8 @@
  *  - Whoever may write the store's files is trusted. Damaged bytes give an error, never undefined behaviour.
  *  - fork: a child may use the inherited handle; it registers as a process of its own on first use. Claims stay with the
  *    process that made them. After a raw clone() that bypasses pthread_atfork, a dead parent can look alive until its
- *    lease ends. This library registers liburcu-bp's fork handlers; a host that uses liburcu-bp must not do so again. One lock of
+ *    lease ends. This library registers liburcu-bp's fork handlers; a host that uses liburcu-bp must not do so again, nor
+ *    fork inside of one of its read sections (which is how copies of this library in one process, plugins' say, tell each other). One lock of
  *    liburcu-bp (0.13) is in none of them: a child forked at the very moment in which another thread makes its first call here, or ends,
  *    may hang in exit(), or in the first call of a new thread. _exit() and exec are safe, and so is forking before there are threads.
  *  - A host that closes descriptors it does not know looks dead: its keys are taken over, and what it was just writing may

@@ -33,6 +33,9 @@ _Thread_local struct urcu_bp_reader **idem_reader_at __attribute__((tls_model("i
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct idem_store *handles;
+/* During a fork: this copy of the library holds liburcu's locks. There may be another copy in the process, a plugin's, whose handlers run
+   before ours: taking the locks twice would never end. So who holds them is in a read section meanwhile, which all copies see. */
+static bool urcu_is_held;
 
 /* The parent's threads are not in the child, but their read sections are in liburcu's registry: its fork handlers prune them.
    The child must not keep the parent's lock descriptor, or a dead parent would look alive. */
@@ -42,7 +45,11 @@ static void before_fork(void)
     urcu_bp_read_lock();
     urcu_bp_read_unlock();
     pthread_mutex_lock(&lock);
-    urcu_bp_before_fork();
+    urcu_is_held = !urcu_bp_read_ongoing();
+    if (urcu_is_held) {
+        urcu_bp_before_fork();
+        urcu_bp_read_lock();
+    }
     idem_lane_before_fork(); /* after liburcu's locks: a thread in a read section may wait for this one */
     idem_logs_before_fork();
 }
@@ -51,7 +58,10 @@ static void after_fork_in_parent(void)
 {
     idem_logs_after_fork(false);
     idem_lane_after_fork(false);
-    urcu_bp_after_fork_parent();
+    if (urcu_is_held) {
+        urcu_bp_read_unlock();
+        urcu_bp_after_fork_parent();
+    }
     pthread_mutex_unlock(&lock);
 }
 
@@ -59,7 +69,10 @@ static void after_fork_in_child(void)
 {
     idem_logs_after_fork(true);
     idem_lane_after_fork(true);
-    urcu_bp_after_fork_child();
+    if (urcu_is_held) {
+        urcu_bp_read_unlock();
+        urcu_bp_after_fork_child();
+    }
     for (struct idem_store *s = handles; s != NULL; s = s->next) {
         close(s->view->process.fd);
         s->view->process.fd = -1;

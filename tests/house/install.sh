@@ -113,6 +113,81 @@ int main(int argc, char **argv)
     return 0;
 }
 END
+plant twice.c <<'END'
+/* The library, twice in one process: STORE LIBRARY COPY. Two plugins of a host may each bring their own. */
+#include <dlfcn.h>
+#include <idem.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+struct copy {
+    int (*open)(const char *, const idem_options *, idem_store **);
+    void (*close)(idem_store *);
+    int (*begin)(idem_store *, const idem_request *, idem_claim *, idem_reply *);
+    int (*complete)(idem_store *, const idem_claim *, const idem_response *);
+    idem_store *store;
+};
+static int load(struct copy *c, const char *path)
+{
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL)
+        return fprintf(stderr, "%s\n", dlerror()), 1;
+    *(void **)&c->open = dlsym(library, "idem_open");
+    *(void **)&c->close = dlsym(library, "idem_close");
+    *(void **)&c->begin = dlsym(library, "idem_begin");
+    *(void **)&c->complete = dlsym(library, "idem_complete");
+    return 0;
+}
+static int begin(struct copy *c, const char *key, idem_claim *claim)
+{
+    idem_request rq = IDEM_REQUEST_INIT;
+    rq.key = (idem_key){"", 0, key, 1};
+    return c->begin(c->store, &rq, claim, NULL);
+}
+#define IS(call, wanted) \
+    do { \
+        int got = (call); \
+        if (got != (wanted)) \
+            return fprintf(stderr, "%s is %d, not %d\n", #call, got, wanted), 1; \
+    } while (0)
+int main(int argc, char **argv)
+{
+    struct copy a, b;
+    idem_claim claim, other;
+    idem_options o = IDEM_OPTIONS_INIT;
+    int status;
+    o.flags = IDEM_OPEN_CREATE;
+    o.keys = 1000;
+    if (argc != 4 || load(&a, argv[2]) || load(&b, argv[3]) || a.begin == b.begin)
+        return fprintf(stderr, "not loaded twice\n"), 1;
+    IS(a.open(argv[1], &o, &a.store), IDEM_OK);
+    IS(b.open(argv[1], &o, &b.store), IDEM_OK);
+    IS(begin(&a, "k", &claim), IDEM_CLAIMED);
+    IS(begin(&b, "k", &other), IDEM_IN_PROGRESS); /* the other copy's claim is a living owner's */
+    pid_t pid = fork();
+    if (pid == 0) {
+        IS(begin(&a, "k", &other), IDEM_IN_PROGRESS);
+        IS(begin(&b, "k", &other), IDEM_IN_PROGRESS);
+        IS(begin(&a, "c", &other), IDEM_CLAIMED);
+        IS(begin(&b, "c", &other), IDEM_IN_PROGRESS);
+        _exit(0);
+    }
+    IS(waitpid(pid, &status, 0), pid);
+    IS(status, 0);
+    IS(begin(&b, "c", &other), IDEM_RECLAIMED);
+    IS(begin(&b, "k", &other), IDEM_IN_PROGRESS);
+    a.close(a.store);
+    IS(begin(&b, "k", &other), IDEM_RECLAIMED);
+    idem_response r = IDEM_RESPONSE_INIT;
+    IS(b.complete(b.store, &other, &r), IDEM_OK);
+    IS(a.open(argv[1], &o, &a.store), IDEM_OK);
+    IS(a.complete(a.store, &claim, &r), IDEM_E_LOST);
+    IS(begin(&a, "k", &claim), IDEM_REPLAY);
+    a.close(a.store);
+    b.close(b.store);
+    return 0;
+}
+END
 tree=$scratch/tree
 # use PROGRAM: run it on a store of its own.
 stores=$(mktemp -d /dev/shm/idem-test-XXXXXX)
@@ -150,6 +225,11 @@ cc -shared -fPIC -o "$scratch/fat.so" "$tree/fat.c"
 caught "a library with more of it is caught" 'thread storage of 100 bytes' thread_storage "$scratch/fat.so"
 said=$(cc -std=gnu11 -Wall -Werror "$tree/late.c" -o "$tree/late" -ldl 2>&1 && "$tree/late" liburcu-bp.so.8 "$libdir/libidem.so" 2>&1)
 report "a program that has used liburcu from a plugin can load the library late" $? "$said"
+
+cp "$libdir/libidem.so" "$scratch/copy.so"
+said=$(cc -std=gnu11 -Wall -Werror $(pkg-config --cflags idem) "$tree/twice.c" -o "$tree/twice" -ldl 2>&1 &&
+    timeout 60 "$tree/twice" "$stores/twice" "$libdir/libidem.so" "$scratch/copy.so" 2>&1)
+report "two copies of the library in one process see each other's claims, and each other's ends" $? "$said"
 
 said=$("$prefix/bin/idem" version 2>&1)
 report "the installed command runs" $? "$said"
