@@ -438,6 +438,8 @@ static void ask(struct charge *c)
         break;
     case IDEM_RECLAIMED:
         tally_add(w->counts, TALLY_TAKEOVERS);
+        if (rp.lost_reason == IDEM_LOST_CRASH)
+            tally_add(w->counts, TALLY_AFTER_CRASH);
         own(c);
         if (w->options->fault == POOL_FAULT_SKIP_RECONCILE) {
             work(c);

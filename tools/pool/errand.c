@@ -297,7 +297,8 @@ static bool time_left(struct storm *s)
     if (now < s->start_ms + s->seconds * 1000)
         return true;
     bool hard = s->pool == NULL || (tally_get(s->pool, TALLY_TAKEOVERS) >= s->want_takeovers &&
-                                    tally_get(s->pool, TALLY_KILLED_BETWEEN) >= s->want_killed);
+                                    tally_get(s->pool, TALLY_KILLED_BETWEEN) >= s->want_killed &&
+                                    tally_get(s->pool, TALLY_REBOOTS) >= s->want_reboots);
     return !hard && now < s->start_ms + s->seconds * 1000 * STRETCH;
 }
 

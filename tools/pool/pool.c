@@ -2,9 +2,10 @@
  * pool.c - idem_pool: the supervisor of a prefork HTTP pool that charges cards.
  *
  * Owns: the worker processes (and nobody else's: it signals only pids that it forked and has not reaped), the port, the
- * tally file, the store's creation.
+ * tally file, the store's creation, or its return from its log.
  * Makes trouble on request: kills and stops random workers of its own, so that a demonstration is hard enough.
- * If we die here: the kernel kills the workers (PR_SET_PDEATHSIG), stopped ones too; store, ledger and tally stay.
+ * If we die here: the kernel kills the workers (PR_SET_PDEATHSIG), stopped ones too; store, log, ledger and tally stay. The
+ * next pool with these files goes on; if the store is gone, too, as after a reboot, opening it brings it back from its log.
  * Restarts are bounded: in all, and in a row for workers that end without having been killed.
  */
 #include "ledger.h"
@@ -30,6 +31,7 @@
 #include <unistd.h>
 
 #define STOP_LIMIT_MS    12000
+#define WAL_FILE_BYTES   (UINT64_C(4) << 20) /* small, so that a demonstration of some seconds has several */
 #define IDLE_MS          1000
 #define CRASHES_IN_A_ROW 5
 #define STOP_BEYOND_MS   300 /* a stopped worker wakes up this long after its lease */
@@ -280,22 +282,48 @@ static bool write_stats(const struct pool *p, uint64_t problems)
     return ok;
 }
 
-static bool create_store(const struct pool *p)
+static int count_found(const idem_story *story, void *ctx)
 {
-    idem_store *store;
+    struct pool *p = ctx;
+    if (story->state == IDEM_STATE_COMPLETED)
+        tally_add(p->counts, TALLY_BACK_ANSWERS);
+    else if (story->state == IDEM_STATE_LOST && story->lost_reason == IDEM_LOST_CRASH)
+        tally_add(p->counts, TALLY_BACK_RUNNING);
+    return 0;
+}
+
+/* The pool before this one was killed with all its workers: counts what it left behind. */
+static int count_crash(struct pool *p, idem_store *store, int64_t opened_us)
+{
+    tally_add(p->counts, TALLY_REBOOTS);
+    tally_add_many(p->counts, TALLY_KILLED, p->o.workers);
+    for (unsigned i = 0; i < POOL_WORKERS_MAX; i++)
+        if (atomic_exchange(&p->counts->unfinished[i], 0) > 0)
+            tally_add(p->counts, TALLY_KILLED_BETWEEN);
+    tally_add_many(p->counts, TALLY_BACK_US, (uint64_t)opened_us);
+    return store != NULL ? idem_walk(store, count_found, p) : IDEM_OK;
+}
+
+static bool open_store(struct pool *p)
+{
+    idem_store *store = NULL;
     idem_options o = IDEM_OPTIONS_INIT;
-    if (p->o.no_idem)
-        return true;
     o.flags = IDEM_OPEN_CREATE;
     o.keys = p->keys;
     o.ttl_ms = 3600 * 1000;
-    int got = idem_open(p->o.store_dir, &o, &store);
-    if (got != IDEM_OK) {
-        fprintf(stderr, "idem_pool: store %s: %s (%s)\n", p->o.store_dir, idem_strerror(got), idem_error_detail());
-        return false;
+    if (p->o.wal_dir != NULL) {
+        o.wal_dir = p->o.wal_dir;
+        o.wal_file_bytes = WAL_FILE_BYTES;
+        o.durability_claim = o.durability_complete = p->o.durability;
     }
+    int64_t start_us = now_us();
+    int got = p->o.no_idem ? IDEM_OK : idem_open(p->o.store_dir, &o, &store);
+    if (got == IDEM_OK && p->o.after_crash)
+        got = count_crash(p, store, now_us() - start_us);
+    if (got != IDEM_OK)
+        fprintf(stderr, "idem_pool: store %s: %s (%s)\n", p->o.store_dir, idem_strerror(got), idem_error_detail());
     idem_close(store); /* each worker opens its own handle */
-    return true;
+    return got == IDEM_OK;
 }
 
 static bool supervise(struct pool *p, const sigset_t *ours)
@@ -340,12 +368,15 @@ static const char help[] =
     "\n"
     "  --store DIR           the idem store; created if there is none (it must lie on a tmpfs: /dev/shm/...)\n"
     "  --ledger FILE         charges are appended here, a line each\n"
-    "  --tally FILE          counters shared by the workers; made anew\n"
+    "  --tally FILE          counters shared by the workers; made anew, but with --after-crash\n"
     "  --workers N           worker processes, 1 to 64 (8)\n"
     "  --port N              0: any free one (0)\n"
     "  --port-file FILE      write the port's number here\n"
     "  --stats FILE          write the counters here at the end\n"
     "  --keys N              keys the store shall hold (100000)\n"
+    "  --wal DIR             keep a write-ahead file there: a store that is gone is brought back from it\n"
+    "  --durability NAME     with --wal, of claims, marks and completions: sync, async or none (sync)\n"
+    "  --after-crash         go on with the tally of a pool that was killed\n"
     "  --lease-ms N          how long a claim is safe from takeover while its worker lives (10000)\n"
     "  --wait-limit-ms N     wait this long for another attempt, then answer 409 (2000)\n"
     "  --no-idem             the same handler without idem: retries charge again\n"
@@ -368,6 +399,9 @@ enum option_id {
     O_PORT_FILE,
     O_STATS,
     O_KEYS,
+    O_WAL,
+    O_DURABILITY,
+    O_CRASH,
     O_LEASE,
     O_WAIT,
     O_NO_IDEM,
@@ -389,6 +423,9 @@ static const struct option long_options[] = {
     {"port-file", required_argument, NULL, O_PORT_FILE},
     {"stats", required_argument, NULL, O_STATS},
     {"keys", required_argument, NULL, O_KEYS},
+    {"wal", required_argument, NULL, O_WAL},
+    {"durability", required_argument, NULL, O_DURABILITY},
+    {"after-crash", no_argument, NULL, O_CRASH},
     {"lease-ms", required_argument, NULL, O_LEASE},
     {"wait-limit-ms", required_argument, NULL, O_WAIT},
     {"no-idem", no_argument, NULL, O_NO_IDEM},
@@ -409,6 +446,17 @@ static enum pool_fault fault_named(const char *name)
         if (strcmp(name, names[i]) == 0)
             return (enum pool_fault)i;
     option_wrong("fault", "no such fault");
+}
+
+static uint32_t durability_named(const char *name)
+{
+    if (strcmp(name, "sync") == 0)
+        return IDEM_DURABILITY_SYNC;
+    if (strcmp(name, "async") == 0)
+        return IDEM_DURABILITY_ASYNC;
+    if (strcmp(name, "none") == 0)
+        return IDEM_DURABILITY_NONE;
+    option_wrong("durability", "say sync, async or none");
 }
 
 static void read_options(struct pool *p, int argc, char **argv)
@@ -440,6 +488,15 @@ static void read_options(struct pool *p, int argc, char **argv)
             break;
         case O_KEYS:
             p->keys = (uint64_t)option_number(name, optarg, 16, INT64_C(1) << 31);
+            break;
+        case O_WAL:
+            p->o.wal_dir = optarg;
+            break;
+        case O_DURABILITY:
+            p->o.durability = durability_named(optarg);
+            break;
+        case O_CRASH:
+            p->o.after_crash = true;
             break;
         case O_LEASE:
             p->o.lease_ms = option_number(name, optarg, 10, IDEM_LEASE_MAX_MS);
@@ -490,8 +547,13 @@ static void read_options(struct pool *p, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static struct pool p = {
-        .o = {.workers = 8, .lease_ms = 10000, .wait_limit_ms = 2000, .max_restarts = 2000, .seed = 1}, .keys = 100000};
+    static struct pool p = {.o = {.workers = 8,
+                                  .lease_ms = 10000,
+                                  .wait_limit_ms = 2000,
+                                  .max_restarts = 2000,
+                                  .seed = 1,
+                                  .durability = IDEM_DURABILITY_SYNC},
+                            .keys = 100000};
     sigset_t ours;
     read_options(&p, argc, argv);
     for (int i = 0; i < 3; i++)
@@ -506,8 +568,8 @@ int main(int argc, char **argv)
     if (ledger < 0)
         return 1;
     close(ledger);
-    p.counts = tally_open(p.o.tally_path, true);
-    if (p.counts == NULL || !create_store(&p) || !choose_port(&p))
+    p.counts = tally_open(p.o.tally_path, !p.o.after_crash);
+    if (p.counts == NULL || !open_store(&p) || !choose_port(&p))
         return 1;
     printf("idem_pool: %u workers on http://127.0.0.1:%u/charges\n", p.o.workers, p.o.port);
     if (fflush(stdout) != 0 || !write_port_file(p.o.port_file, p.o.port))

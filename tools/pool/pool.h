@@ -20,12 +20,15 @@ enum pool_fault {
 
 typedef struct pool_options {
     const char *store_dir;
+    const char *wal_dir; /* NULL: no log */
     const char *ledger_path;
     const char *tally_path;
     const char *port_file;  /* NULL: none */
     const char *stats_file; /* NULL: none */
     unsigned workers;
     bool no_idem;
+    bool after_crash;    /* a pool with these files was killed: its counters go on */
+    uint32_t durability; /* enum idem_durability, of claims and completions; with a log */
     int64_t lease_ms;
     int64_t wait_limit_ms;  /* how long a request waits for another attempt before it is told 409 */
     double die_after_write; /* probability that a worker kills itself between ledger write and complete */

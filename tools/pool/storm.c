@@ -24,10 +24,13 @@
 
 static void progress(struct storm *s, int64_t now)
 {
-    char pool[160] = "";
+    char pool[200] = "";
+    char reboots[40] = "";
+    if (s->pool != NULL && tally_get(s->pool, TALLY_REBOOTS) > 0)
+        snprintf(reboots, sizeof(reboots), ", reboots %" PRIu64, tally_get(s->pool, TALLY_REBOOTS));
     if (s->pool != NULL)
         snprintf(pool, sizeof(pool),
-                 ", workers killed %" PRIu64 " (%" PRIu64 " between write and complete), takeovers %" PRIu64,
+                 "%s, workers killed %" PRIu64 " (%" PRIu64 " between write and complete), takeovers %" PRIu64, reboots,
                  tally_get(s->pool, TALLY_KILLED), tally_get(s->pool, TALLY_KILLED_BETWEEN),
                  tally_get(s->pool, TALLY_TAKEOVERS));
     fprintf(stderr, "%s%5.1f s: %" PRIu64 " orders, %" PRIu64 " requests%s%s", s->screen ? "\r\033[K" : "  ",
@@ -172,6 +175,7 @@ static const char help[] =
     "  --orders N         begin at most so many orders (0: no limit)\n"
     "  --takeovers N      with --tally: go on until the pool counts so many takeovers, at most 4 times as long (0)\n"
     "  --killed-between N the same for workers killed between ledger write and complete (0)\n"
+    "  --reboots N        the same for pools that went on where one was killed (0)\n"
     "  --concurrency N    orders under way, and connections (48)\n"
     "  --seed N           the plan's seed (1)\n"
     "\n"
@@ -190,6 +194,7 @@ enum option_id {
     O_SEED,
     O_TAKEOVERS,
     O_KILLED,
+    O_REBOOTS,
     O_GENERATE,
     O_HELP
 };
@@ -207,6 +212,7 @@ static const struct option long_options[] = {
     {"seed", required_argument, NULL, O_SEED},
     {"takeovers", required_argument, NULL, O_TAKEOVERS},
     {"killed-between", required_argument, NULL, O_KILLED},
+    {"reboots", required_argument, NULL, O_REBOOTS},
     {"generate", required_argument, NULL, O_GENERATE},
     {"help", no_argument, NULL, O_HELP},
     {NULL, 0, NULL, 0},
@@ -254,6 +260,9 @@ static size_t read_options(struct storm *s, int argc, char **argv)
             break;
         case O_KILLED:
             s->want_killed = (uint64_t)option_number(name, optarg, 0, INT64_MAX);
+            break;
+        case O_REBOOTS:
+            s->want_reboots = (uint64_t)option_number(name, optarg, 0, INT64_MAX);
             break;
         case O_GENERATE:
             generate = (size_t)option_number(name, optarg, 1, 1000000);

@@ -17,7 +17,7 @@ struct storm {
     unsigned concurrency;
     int64_t seconds, drain_seconds;
     uint64_t orders_max, seed;
-    uint64_t want_takeovers, want_killed; /* go on until there were so many, within bounds */
+    uint64_t want_takeovers, want_killed, want_reboots; /* go on until there were so many, within bounds */
     /* running */
     struct event_base *base;
     struct client *client;

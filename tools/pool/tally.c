@@ -32,6 +32,11 @@ static const char *const names[TALLY_COUNTERS] = {
     [TALLY_KILLED_BETWEEN] = "killed_between",
     [TALLY_STOPPED] = "stopped",
     [TALLY_CRASHED] = "crashed",
+    [TALLY_REBOOTS] = "reboots",
+    [TALLY_BACK_ANSWERS] = "back_answers",
+    [TALLY_BACK_RUNNING] = "back_running",
+    [TALLY_BACK_US] = "back_us",
+    [TALLY_AFTER_CRASH] = "after_crash",
 };
 
 static tally *fail(const char *path, int fd, const char *what)
@@ -78,7 +83,12 @@ void tally_close(tally *t)
 
 void tally_add(tally *t, enum tally_counter which)
 {
-    atomic_fetch_add(&t->counter[which], 1);
+    tally_add_many(t, which, 1);
+}
+
+void tally_add_many(tally *t, enum tally_counter which, uint64_t n)
+{
+    atomic_fetch_add(&t->counter[which], n);
 }
 
 uint64_t tally_get(const tally *t, enum tally_counter which)

@@ -32,6 +32,11 @@ enum tally_counter {
     TALLY_KILLED_BETWEEN, /* ... that had written a charge to the ledger and not completed it */
     TALLY_STOPPED,        /* workers stopped for longer than a lease */
     TALLY_CRASHED,        /* workers that ended in any other way than SIGKILL or an orderly stop */
+    TALLY_REBOOTS,        /* pools that went on where a killed one had left these counters */
+    TALLY_BACK_ANSWERS,   /* stored answers that such a pool found in its store before it served anybody */
+    TALLY_BACK_RUNNING,   /* ... and keys whose attempt was lost in the crash */
+    TALLY_BACK_US,        /* how long opening the store took it */
+    TALLY_AFTER_CRASH,    /* takeovers of keys whose attempt was lost in a crash (IDEM_LOST_CRASH) */
     TALLY_COUNTERS
 };
 
@@ -48,6 +53,7 @@ typedef struct tally {
 tally *tally_open(const char *path, bool create);
 void tally_close(tally *t);
 void tally_add(tally *t, enum tally_counter which);
+void tally_add_many(tally *t, enum tally_counter which, uint64_t n);
 uint64_t tally_get(const tally *t, enum tally_counter which);
 /* Writes "pool_NAME=VALUE" lines. Returns 0, or -1 with errno. */
 int tally_print(const tally *t, FILE *out);
