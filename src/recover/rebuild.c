@@ -26,6 +26,7 @@
 #define FLUSH_MS     50u
 #define LOG_WAIT_MS  5000u
 #define RING_REFS    2048u
+#define FILES_FEW    6u
 
 struct rebuild {
     const idem_options *given;
@@ -291,12 +292,18 @@ static int build(struct rebuild *b)
     return e;
 }
 
+/* Recovery after recovery with little in between leaves a file each, and it takes traffic to have old ones deleted. */
+static bool mostly_empty(const struct rebuild *b)
+{
+    return b->s.files > FILES_FEW && b->s.bytes < b->s.space / 2 && !IDEM_FAULT("recover.crowd");
+}
+
 static int seal(struct rebuild *b)
 {
     int e = idem_log_clear_tmp(&b->d);
     if (e == IDEM_OK)
-        e = salvaging(b) ? idem_seal_store(&b->d, &b->s, &b->as, b->v, &b->sealed)
-                         : idem_seal_tail(&b->d, &b->s, &b->as, &b->sealed);
+        e = salvaging(b) || mostly_empty(b) ? idem_seal_store(&b->d, &b->s, &b->as, b->v, &b->sealed)
+                                            : idem_seal_tail(&b->d, &b->s, &b->as, &b->sealed);
     return e;
 }
 
@@ -322,16 +329,14 @@ static void set_control(struct rebuild *b)
     store_relaxed(&c[LOG_DISK_BYTES], bytes); /* relaxed: as above */
 }
 
-/* What REC_RETAIN said may go, and what salvage has made useless. Not being able to is no failure: the next one tries again. */
+/* What REC_RETAIN said may go, and what a file with everything in it has made useless. Not being able to is no failure: the next one tries again. */
 static void delete_old(struct rebuild *b)
 {
     uint64_t *numbers;
     size_t n;
-    uint64_t needed = b->s.oldest_needed;
-    if (salvaging(b)) {
+    uint64_t needed = b->sealed.oldest;
+    if (salvaging(b))
         idem_salvage_put_aside(&b->d, &b->aside, b->r);
-        needed = b->sealed.number;
-    }
     if (idem_log_list(&b->d, &numbers, &n) != IDEM_OK)
         return;
     for (size_t i = 0; i < n && numbers[i] < needed; i++)

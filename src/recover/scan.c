@@ -293,8 +293,10 @@ static int scan_file(struct scan *s, const struct idem_file_rec *header, const s
     s->r->newest_expiry_ms = 0;
     e = closed ? scan_closed(s, &f, limit) : scan_open(s, &f);
     idem_window_stop(&s->window);
-    if (e == IDEM_OK)
+    if (e == IDEM_OK) {
         s->r->files++;
+        s->r->space += f.bytes;
+    }
     return e;
 }
 

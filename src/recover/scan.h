@@ -26,6 +26,7 @@ struct idem_scan_result {
     uint64_t end_at; /* first position that is not there any more */
     uint64_t cut_bytes;
     uint64_t files, batches, records, bytes;
+    uint64_t space;              /* of the files that were read, as they lie on the disk */
     uint64_t first;              /* number of the file that was read first; 0: there are no files */
     struct idem_file_rec newest; /* header of the last file */
     struct idem_batch_rec last;  /* newest store and wall time, greatest ceiling over all headers and batches */

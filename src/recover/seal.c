@@ -203,7 +203,9 @@ int idem_seal_tail(struct idem_log_dir *d, const struct idem_scan_result *s, con
                    struct idem_sealed *out)
 {
     struct seal w = {.d = d, .s = s, .as = as};
-    return seal(&w, NULL, s->end_at > s->proven ? s->end_at - s->proven : 0, out);
+    /* Only the last file has a tail: positions before it that were never proven are void. */
+    uint64_t from = s->proven > s->newest.base || IDEM_FAULT("recover.gap") ? s->proven : s->newest.base;
+    return seal(&w, NULL, s->end_at > from ? s->end_at - from : 0, out);
 }
 
 int idem_seal_store(struct idem_log_dir *d, const struct idem_scan_result *s, const struct idem_seal_as *as,

@@ -2,7 +2,8 @@
  * recover/seal.h - the file that recovery leaves behind.
  *
  * Owns: writing records anew, into a file after the last one, whose base lies past all positions of that; synced before it has its name. Two kinds:
- * the unproven tail of a log (idem_seal_tail), or everything that lives (idem_seal_store, after salvage: no older file is needed then).
+ * the unproven tail of a log (idem_seal_tail), or everything that lives (idem_seal_store, after salvage, or when most of the log is empty: no
+ * older file is needed then).
  *
  * If we die here: before the name nothing has happened; after it, the file is the newest of a sound log, and the next recovery reads it: its
  * records say the same as those that they are copies of.
@@ -29,7 +30,7 @@ struct idem_sealed {
    IDEM_E_LOG_SPACE, IDEM_E_LOG_DAMAGED, IDEM_E_MEMORY. */
 int idem_seal_tail(struct idem_log_dir *d, const struct idem_scan_result *s, const struct idem_seal_as *as,
                    struct idem_sealed *out);
-/* What the slots of a settled store say. s: of salvage. Errors: as above. */
+/* What the slots of a settled store say. s: of the scan or salvage that filled it. Errors: as above. */
 int idem_seal_store(struct idem_log_dir *d, const struct idem_scan_result *s, const struct idem_seal_as *as,
                     const struct idem_view *v, struct idem_sealed *out);
 

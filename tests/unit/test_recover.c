@@ -279,6 +279,45 @@ static void make_a_file(void *ctx)
     hand_flush(l, true);
 }
 
+/* A machine that goes down again and again before anybody has used the store. */
+static void reboots_without_traffic(void *place)
+{
+    struct hand_log l;
+    struct heard h;
+    char log[160], dir[160];
+    CHECK_IS(mkdir(place, 0700), 0);
+    snprintf(log, sizeof log, "%s/l", (char *)place);
+    snprintf(dir, sizeof dir, "%s/s", (char *)place);
+    write_log(&l, log);
+    for (unsigned round = 0; round < 20; round++) {
+        idem_recovery r = recovery_of(&l, dir, &h);
+        static const char *const points[] = {"recover.copied", "recover.sealed", "recover.visible"};
+        support_at_point(points[round % 3], 1, support_die, NULL);
+        pid_t pid = support_spawn(recover_once, &r);
+        CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), SUPPORT_KILLED);
+        support_at_point(NULL, 0, NULL, NULL);
+        support_remove(dir);
+        CHECK_IS(idem_recover(&r), IDEM_OK);
+        CHECK_IS(r.keys, 4);
+        if (round < 19)
+            support_remove(dir);
+        uint64_t *numbers;
+        size_t n;
+        CHECK_IS(idem_log_list(&l.d, &numbers, &n), IDEM_OK);
+        CHECK(n <= 8);
+        for (size_t i = 0; i < n; i++) { /* what is in it has room in the least there is */
+            char name[IDEM_LOG_NAME_BYTES];
+            struct stat st;
+            idem_log_file_name(numbers[i], name);
+            CHECK_IS(fstatat(l.d.fd, name, &st, 0), 0);
+            CHECK(st.st_size <= 1 << 20);
+        }
+        free(numbers);
+    }
+    what_the_log_said(dir);
+    hand_close(&l);
+}
+
 static void a_fenced_writer_makes_the_next_file(void **state)
 {
     (void)state;
@@ -341,6 +380,7 @@ static void the_log_is_walked(void **state)
 
 PROMISE(a_store_comes_back, "recover.tail", "recover.unowned", "recover.time", NULL)
 PROMISE(killed_anywhere, "recover.tail", NULL)
+PROMISE(reboots_without_traffic, "recover.gap", "recover.crowd", NULL)
 PROMISE(what_is_refused_stays_as_it_was, "recover.unread", NULL)
 
 int main(void)
@@ -348,6 +388,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_store_comes_back),
         cmocka_unit_test(test_killed_anywhere),
+        cmocka_unit_test(test_reboots_without_traffic),
         cmocka_unit_test(test_what_is_refused_stays_as_it_was),
         cmocka_unit_test(a_store_that_is_too_small_is_made_larger),
         cmocka_unit_test(no_log_is_no_store),
