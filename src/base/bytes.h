@@ -35,6 +35,7 @@ struct idem_put {
 static inline void idem_put_bytes(struct idem_put *p, const void *src, size_t n)
 {
     const uint8_t *s = src;
+    size_t whole = n;
     if (n == 0)
         return;
     if (p->carry_bytes != 0) {
@@ -53,10 +54,15 @@ static inline void idem_put_bytes(struct idem_put *p, const void *src, size_t n)
         memcpy(&v, s, 8);
         store_relaxed(p->at++, v);
     }
-    if (n > 0) {
+    if (n == 0)
+        return;
+    if (whole >= 8) { /* as in idem_put_padded(): no loop over single bytes */
+        memcpy(&p->carry, s + n - 8, 8);
+        p->carry >>= 8 * (8 - n);
+    } else {
         p->carry = load_tail(s, n);
-        p->carry_bytes = (unsigned)n;
     }
+    p->carry_bytes = (unsigned)n;
 }
 
 static inline void idem_put_end(struct idem_put *p)

@@ -13,6 +13,7 @@
 
 #define ROOM_TRIES   64u
 #define SETTLE_AHEAD 4u /* buckets */
+#define SETTLE_FAR   32u
 #define MAKE_ROOM_US 20000
 #define LEASE_AT     12u /* rescue words are free while nobody completes: the lease as recorded, until all is settled */
 #define FLAGS        (REC_HOLD | REC_LEASE_ONLY | REC_LOST_BEFORE | 7u << REC_REASON_SHIFT | REC_SYNC)
@@ -45,14 +46,14 @@ static bool expired(const struct idem_replay *p, int64_t expiry_ms)
 static int order(const struct idem_rec *r, const struct idem_found *f)
 {
     const struct idem_entry *e = &f->entry;
-    struct idem_rec there = {
-        .kind = e->kind == ENTRY_CLAIM && word_state(f->word) != WORD_COMPLETED ? REC_CLAIM : REC_RESPONSE,
-        .state = (uint8_t)word_state(f->word),
-        .token = e->token,
-        .extra = (uint16_t)e->extra,
-        .lease_end_ms = e->kind == ENTRY_CLAIM ? (int64_t)load_relaxed(&e->at[LEASE_AT]) : 0,
-        .position = log_word_position(load_relaxed(&e->at[4])),
-    };
+    struct idem_rec there;
+    zero_small(&there, sizeof there);
+    there.kind = e->kind == ENTRY_CLAIM && word_state(f->word) != WORD_COMPLETED ? REC_CLAIM : REC_RESPONSE;
+    there.state = (uint8_t)word_state(f->word);
+    there.token = e->token;
+    there.extra = (uint16_t)e->extra;
+    there.lease_end_ms = e->kind == ENTRY_CLAIM ? (int64_t)load_relaxed(&e->at[LEASE_AT]) : 0;
+    there.position = log_word_position(load_relaxed(&e->at[4]));
     return idem_rec_order(r, &there);
 }
 
@@ -67,17 +68,16 @@ static void deny(struct idem_replay *p, const struct idem_rec *r, struct idem_fo
 
 static void entry_of(const struct idem_rec *r, uint64_t hash, int64_t now_ms, struct idem_entry *e, uint64_t outcome[3])
 {
-    *e = (struct idem_entry){
-        .key_bytes = r->key_bytes,
-        .scope_bytes = r->scope_bytes,
-        .flags = r->flags & FLAGS,
-        .token = r->token,
-        .fingerprint = r->fingerprint,
-        .expiry_ms = r->expiry_ms < ENTRY_TIME_MAX ? r->expiry_ms : ENTRY_TIME_MAX,
-        .extra = r->extra,
-        .at_ms = r->at_ms,
-        .attempt = r->attempt,
-    };
+    zero_small(e, sizeof *e);
+    e->key_bytes = r->key_bytes;
+    e->scope_bytes = r->scope_bytes;
+    e->flags = r->flags & FLAGS;
+    e->token = r->token;
+    e->fingerprint = r->fingerprint;
+    e->expiry_ms = r->expiry_ms < ENTRY_TIME_MAX ? r->expiry_ms : ENTRY_TIME_MAX;
+    e->extra = r->extra;
+    e->at_ms = r->at_ms;
+    e->attempt = r->attempt;
     if (r->kind == REC_CLAIM) {
         e->kind = ENTRY_CLAIM;
         e->flags &= ~(uint32_t)ENTRY_LEASE_ONLY;
@@ -122,6 +122,8 @@ static int place(struct idem_replay *p, const struct idem_rec *r, uint64_t hash,
     }
     if (idem_arena_reserve(ctx, klass, FOR_ANSWER, bytes, until_ms, p->now_ms, &space) != IDEM_OK)
         return IDEM_E_FULL;
+    (void)load_relaxed(
+        space.at); /* where nothing is mapped yet: reading maps the pages around, too, writing this one alone */
     idem_entry_store(space.at, &e, r->key, body ? r->meta : NULL, body ? (const void *)r->body : outcome, r->mark);
     if (e.kind == ENTRY_CLAIM)
         store_relaxed(&space.at[LEASE_AT], (uint64_t)r->lease_end_ms);
@@ -274,11 +276,20 @@ int idem_replay_add(struct idem_replay *p, const struct idem_rec *r)
 static void settle_slot(struct idem_replay *p, uint64_t bucket, unsigned slot, idem_recovery *out)
 {
     struct idem_view *v = p->ctx.v;
-    struct idem_found f = {.slot = &v->buckets[bucket].slots[slot], .place = bucket * 8 + slot};
+    struct idem_found f;
+    f.slot = &v->buckets[bucket].slots[slot];
+    f.place = bucket * 8 + slot;
     f.word = load_relaxed(f.slot);
-    if (!word_final(f.word) || !idem_entry_load(v, f.word, &f.entry))
+    if (!word_final(f.word))
         return;
     unsigned state = word_state(f.word);
+    if (state ==
+        WORD_COMPLETED) { /* no record of a claim says so: its lease is nowhere. Its bytes need not be fetched */
+        out->completed++;
+        return;
+    }
+    if (!idem_entry_load(v, f.word, &f.entry))
+        return;
     if (state == WORD_FORGOTTEN) {
         if (idem_index_hold(&p->ctx, &f) && idem_index_free(&p->ctx, &f, p->now_ms))
             p->keys--;
@@ -287,9 +298,7 @@ static void settle_slot(struct idem_replay *p, uint64_t bucket, unsigned slot, i
     }
     if (f.entry.kind == ENTRY_CLAIM)
         store_relaxed(&f.entry.at[LEASE_AT], 0);
-    if (state == WORD_COMPLETED)
-        out->completed++;
-    else if (state == WORD_ABANDONED || state == WORD_RERUN)
+    if (state == WORD_ABANDONED || state == WORD_RERUN)
         out->abandoned++;
     else
         out->lost++;
@@ -303,8 +312,13 @@ int idem_replay_settle(struct idem_replay *p, idem_recovery *out)
         return e;
     out->completed = out->lost = out->abandoned = 0;
     for (uint64_t b = 0; b < v->bucket_count; b++) {
-        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS && b + SETTLE_AHEAD < v->bucket_count; s++)
-            prefetch_entry(v, load_relaxed(&v->buckets[b + SETTLE_AHEAD].slots[s]));
+        if (b + SETTLE_FAR < v->bucket_count) /* these lie in a row, but not beyond their page for the processor */
+            prefetch(&v->buckets[b + SETTLE_FAR]);
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS && b + SETTLE_AHEAD < v->bucket_count; s++) {
+            uint64_t ahead = load_relaxed(&v->buckets[b + SETTLE_AHEAD].slots[s]);
+            if (word_state(ahead) != WORD_COMPLETED)
+                prefetch_entry(v, ahead);
+        }
         for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
             settle_slot(p, b, s, out);
     }

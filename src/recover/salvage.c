@@ -300,7 +300,7 @@ static int read_part(struct salvage *s, struct part *p)
     if (e != IDEM_OK)
         return e;
     p->size &= ~(uint64_t)(IDEM_WAL_GRAIN - 1);
-    idem_window_start(&s->window, p->number, fd, p->size);
+    idem_window_start(&s->window, p->number, fd, p->size, IDEM_WINDOW_BYTES);
     while (e >= 0 && at.offset + IDEM_WAL_GRAIN <= p->size) {
         if (p->based && p->limit != 0 && p->f.base + (at.offset - IDEM_WAL_HEADER_BYTES) >= p->limit)
             break;

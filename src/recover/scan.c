@@ -160,6 +160,10 @@ static int scan_batches(struct scan *s, const struct idem_file_rec *f, uint64_t 
         if (stop->how != FORMAT_OK)
             return IDEM_OK;
         note_batch(s->r, &b);
+        if (s->newest_only || at + b.bytes <= s->from) { /* what it holds is asked, or was, by who reads all of it */
+            stop->at += b.bytes;
+            continue;
+        }
         e = scan_records(s, f, &b, stop);
         if (e != IDEM_OK || stop->how != FORMAT_OK)
             return e;
@@ -289,7 +293,8 @@ static int scan_file(struct scan *s, const struct idem_file_rec *header, const s
     uint64_t limit = closed ? next->prev_end : space_end(&f);
     if (limit > space_end(&f) || IDEM_FAULT("scan.void"))
         limit = space_end(&f);
-    idem_window_start(&s->window, f.number, fd, limit > f.base ? offset_of(&f, limit) : IDEM_WAL_HEADER_BYTES);
+    idem_window_start(&s->window, f.number, fd, limit > f.base ? offset_of(&f, limit) : IDEM_WAL_HEADER_BYTES,
+                      s->newest_only ? IDEM_WINDOW_SKIM : IDEM_WINDOW_BYTES);
     s->r->newest_expiry_ms = 0;
     e = closed ? scan_closed(s, &f, limit) : scan_open(s, &f);
     idem_window_stop(&s->window);

@@ -43,8 +43,8 @@ typedef int (*idem_scan_each)(void *ctx, const struct idem_rec *r, uint64_t file
 int idem_scan(struct idem_log_dir *d, idem_scan_each each, void *ctx, const idem_recovery *hooks,
               struct idem_scan_result *result);
 
-/* What time it was, and how far the log is proven: of the files before the last one only the headers are read, of the last one all that is sound. What
-   ends it is not judged. Errors: as idem_scan(). */
+/* What time it was, and how far the log is proven: of the files before the last one only the headers are read, of the last one the batches' headers.
+   What ends it is not judged: result->end_at is no more than a hint. Errors: as idem_scan(). */
 int idem_scan_newest(struct idem_log_dir *d, struct idem_scan_result *result);
 
 /* The records of the last file from result->proven to result->end_at, in order: those that recovery has to write anew. What a writer that

@@ -7,8 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-#define WINDOW_BYTES (UINT64_C(4) << 20)
-#define TELL_MS      100
+#define TELL_MS 100
 
 void idem_pace_begin(struct idem_pace *p, const idem_recovery *hooks, uint64_t total)
 {
@@ -43,11 +42,12 @@ int idem_pace_tell(struct idem_pace *p, bool now)
                      p->hooks->wal_dir != NULL ? p->hooks->wal_dir : "recovery");
 }
 
-void idem_window_start(struct idem_window *w, uint64_t number, int fd, uint64_t size)
+void idem_window_start(struct idem_window *w, uint64_t number, int fd, uint64_t size, uint64_t step)
 {
     w->number = number;
     w->fd = fd;
     w->size = size;
+    w->step = step;
     idem_window_refresh(w);
 }
 
@@ -73,7 +73,7 @@ void idem_window_refresh(struct idem_window *w)
 
 static int grow(struct idem_window *w, uint64_t n)
 {
-    uint64_t room = w->size < WINDOW_BYTES ? w->size : WINDOW_BYTES;
+    uint64_t room = w->size < w->step ? w->size : w->step;
     room = n > room ? n : room;
     if (room <= w->room)
         return IDEM_OK;
@@ -85,12 +85,8 @@ static int grow(struct idem_window *w, uint64_t n)
     return IDEM_OK;
 }
 
-int idem_window_get(struct idem_window *w, uint64_t offset, uint64_t n, const uint8_t **p)
+int idem_window_read(struct idem_window *w, uint64_t offset, uint64_t n, const uint8_t **p)
 {
-    if (offset >= w->at && offset - w->at <= w->have && n <= w->have - (offset - w->at)) {
-        *p = w->bytes + (offset - w->at);
-        return IDEM_OK;
-    }
     int e = grow(w, n);
     if (e == IDEM_OK)
         e = idem_pace_tell(w->pace, false);
@@ -104,7 +100,8 @@ int idem_window_get(struct idem_window *w, uint64_t offset, uint64_t n, const ui
     }
     w->at = offset;
     w->have = kept;
-    uint64_t want = w->room - kept, left = w->size > offset + kept ? w->size - offset - kept : 0;
+    uint64_t most = n > w->step ? n : w->step < w->room ? w->step : w->room;
+    uint64_t want = most - kept, left = w->size > offset + kept ? w->size - offset - kept : 0;
     ssize_t got = idem_io_read(w->fd, w->bytes + kept, want < left ? want : left, offset + kept);
     char name[IDEM_LOG_NAME_BYTES];
     idem_log_file_name(w->number, name);

@@ -1,7 +1,10 @@
 /* wal/format.c - see format.h. */
 #include "wal/format.h"
 
+#include <endian.h>
 #include <string.h>
+
+#include "base/bytes.h"
 
 static const uint8_t file_magic[8] = {'i', 'd', 'e', 'm', 'w', 'a', 'l', '1'};
 static const uint8_t id_magic[8] = {'i', 'd', 'e', 'm', 'l', 'o', 'g', '1'};
@@ -14,24 +17,25 @@ static const uint8_t id_magic[8] = {'i', 'd', 'e', 'm', 'l', 'o', 'g', '1'};
 
 static void put(uint8_t *at, uint64_t v, unsigned bytes)
 {
-    for (unsigned i = 0; i < bytes; i++)
-        at[i] = (uint8_t)(v >> (8 * i));
+    v = htole64(v);
+    memcpy(at, &v, bytes);
 }
 
 static uint64_t get(const uint8_t *at, unsigned bytes)
 {
     uint64_t v = 0;
-    for (unsigned i = 0; i < bytes; i++)
-        v |= (uint64_t)at[i] << (8 * i);
-    return v;
+    memcpy(&v, at, bytes);
+    return le64toh(v);
 }
 
 static bool all_zero(const uint8_t *at, uint64_t n)
 {
-    for (uint64_t i = 0; i < n; i++)
-        if (at[i] != 0)
-            return false;
-    return true;
+    uint64_t any = 0;
+    for (; n >= 8; n -= 8, at += 8)
+        any |= get(at, 8);
+    for (; n > 0; n--)
+        any |= *at++;
+    return any == 0;
 }
 
 const char *idem_format_words(enum idem_format f)
@@ -385,7 +389,7 @@ enum idem_format idem_rec_decode(const uint8_t *in, uint64_t n, uint64_t salt, u
         return all_zero(in, IDEM_WAL_GRAIN) ? FORMAT_ZERO : FORMAT_CHECKSUM;
     if (get(in, 8) != XXH3_64bits_withSeed(in + 8, padded - 8, salt))
         return FORMAT_CHECKSUM;
-    memset(r, 0, sizeof *r);
+    zero_small(r, sizeof *r);
     r->kind = in[12];
     r->state = in[13];
     r->flags = (uint16_t)get(in + 14, 2);
