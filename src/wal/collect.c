@@ -264,7 +264,9 @@ int idem_lead_walk(struct idem_lead *lead)
             lead->walk_ended = true;
             return IDEM_OK;
         }
-        int e = ref == 0 ? IDEM_OK : add_reference(lead, ref, lead->walk_cut, true, &dropped);
+        int e = ref == 0 || (lead->walk_cut != 0 && IDEM_FAULT("retain.uncopied"))
+                    ? IDEM_OK
+                    : add_reference(lead, ref, lead->walk_cut, true, &dropped);
         s->leave(s->ctx);
         if (e == 1) {
             lead->full = true;

@@ -126,6 +126,8 @@ int idem_retain_step(struct idem_lead *lead, struct idem_retain *r, int64_t budg
     int64_t end_us = idem_clock_fine_us() + budget_us;
     uint64_t oldest = load_acquire(&log->control[LOG_OLDEST]); /* P12 acquire: those before it are gone */
     uint64_t to;
+    if (IDEM_FAULT("retain.never"))
+        return IDEM_OK;
     if (r->oldest < oldest)
         r->oldest = oldest;
     r->newest = lead->file.number;
