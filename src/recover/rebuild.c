@@ -21,6 +21,7 @@
 #define AGAIN_TRIES  4u
 #define FILE_LEAST   (UINT64_C(1) << 20)
 #define FILE_MOST    (UINT64_C(1) << 30)
+#define FILE_USUAL   (UINT64_C(64) << 20)
 #define LARGER_TRIES 4u
 #define AWAY_MOST_MS (INT64_C(30) * 86400000)
 #define FLUSH_MS     50u
@@ -207,8 +208,11 @@ static void set_options(struct rebuild *b)
     o->durability_complete = o->durability_complete != 0 ? o->durability_complete : IDEM_DURABILITY_SYNC;
     o->flush_interval_ms = o->flush_interval_ms != 0 ? o->flush_interval_ms : FLUSH_MS;
     o->log_wait_ms = o->log_wait_ms != 0 ? o->log_wait_ms : LOG_WAIT_MS;
-    if (o->wal_file_bytes == 0) /* the log's own, but not that of a file that was made for one large answer */
-        o->wal_file_bytes = f->bytes < FILE_LEAST ? FILE_LEAST : f->bytes > FILE_MOST ? FILE_MOST : f->bytes;
+    /* The log's own, but not that of a file that was made for one large answer, or for all that lives. */
+    if (o->wal_file_bytes == 0) {
+        uint64_t most = f->oldest == f->number && f->number > 1 ? FILE_USUAL : FILE_MOST;
+        o->wal_file_bytes = f->bytes < FILE_LEAST ? FILE_LEAST : f->bytes > most ? most : f->bytes;
+    }
     o->wal_ring_refs = o->wal_ring_refs != 0 ? o->wal_ring_refs : RING_REFS;
     b->as.file_bytes = o->wal_file_bytes;
     b->d.group = f->group != 0 ? (gid_t)(f->group - 1) : (gid_t)-1;
@@ -295,7 +299,7 @@ static int build(struct rebuild *b)
 /* Recovery after recovery with little in between leaves a file each, and it takes traffic to have old ones deleted. */
 static bool mostly_empty(const struct rebuild *b)
 {
-    return b->s.files > FILES_FEW && b->s.bytes < b->s.space / 2 && !IDEM_FAULT("recover.crowd");
+    return b->s.files > FILES_FEW && b->s.bytes < b->s.space / 4 && !IDEM_FAULT("recover.crowd");
 }
 
 static int seal(struct rebuild *b)
