@@ -545,6 +545,7 @@ typedef struct idem_log_stats {
     uint64_t live_bytes;                       /* of records still needed, by the last walk */
     int64_t oldest_queued_ms;                  /* how long the oldest reference has waited */
     uint64_t fsync_us[IDEM_LOG_FSYNC_BUCKETS]; /* syncs that took less than 2^(i+4) us */
+    uint64_t fsync_total_us;                   /* all of them together */
 } idem_log_stats;
 
 typedef struct idem_stats_data {

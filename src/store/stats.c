@@ -58,6 +58,7 @@ static void look_at_log(const struct idem_view *v, idem_log_stats *l)
         l->oldest_queued_ms = now_ms - due_ms + (int64_t)l->flush_interval_ms;
     if (l->trouble == IDEM_LOG_FINE && l->oldest_queued_ms > (int64_t)l->log_wait_ms)
         l->trouble = IDEM_LOG_STALLED;
+    l->fsync_total_us = load_relaxed(&c[LOG_FSYNC_SUM_US]);
     for (unsigned i = 0; i < IDEM_LOG_FSYNC_BUCKETS; i++)
         l->fsync_us[i] = load_relaxed(&c[LOG_FSYNC_US + i]);
 }

@@ -137,6 +137,7 @@ static int sync_file(struct idem_lead *lead)
     while (bucket + 1 < IDEM_LOG_FSYNC_BUCKETS && us >= UINT64_C(1) << (bucket + 4))
         bucket++;
     idem_lead_count(lead, LOG_FSYNC_US + bucket, 1);
+    idem_lead_count(lead, LOG_FSYNC_SUM_US, us);
     idem_lead_count(lead, LOG_SYNCS, 1);
     return IDEM_OK;
 }

@@ -84,6 +84,7 @@ enum idem_log_control {
     LOG_COLLECT =
         28, /* L: number of the newest batch that was collected (63, high) | 1: is being collected. Without an epoch: a hint for wakes */
     LOG_RETAINED = 29, /* L: the last durable REC_RETAIN gives up all files below it; raised before one is deleted */
+    LOG_FSYNC_SUM_US = 31,
     LOG_FSYNC_US = 32, /* 24 words */
     LOG_CONTROL_WORDS = 64
 };

@@ -35,6 +35,10 @@ for words in "ls" "ls relative" "frob $log" "ls --body $log" "ls $log more"; do
 done
 check_has "why tells that the answer is durable" <(idem why --key charge) "durable, at position"
 check_has "Prometheus has the log's figures" <(idem stat --prometheus) "idem_log_durable_position"
+check_is "its histogram of syncs is whole: rising buckets, the last one the count and all syncs, a sum" "$(idem stat --prometheus |
+    awk '/^idem_log_fsync_seconds_bucket/ { if ($NF + 0 < last) bad = 1; last = $NF + 0 }
+        /^idem_log_fsync_seconds_sum/ { sum = $NF } /^idem_log_fsync_seconds_count/ { n = $NF } /^idem_log_syncs_total/ { syncs = $NF }
+        END { print (!bad && n > 0 && n == last && n == syncs && sum > 0) }')" 1
 check_has "stat tells how the log is" <(idem stat) "log        fine"
 
 # ---------------------------------------------------------------- recover

@@ -118,6 +118,7 @@ void stat_log_json(struct json_object *object, const idem_stats_data *s)
     cli_json_count(o, "stalls", l->stalls);
     cli_json_count(o, "overflows", l->overflows);
     cli_json_count(o, "walks", l->walks);
+    cli_json_count(o, "fsync_total_us", l->fsync_total_us);
     for (unsigned i = 0; i < IDEM_LOG_FSYNC_BUCKETS && buckets != NULL; i++)
         json_object_array_add(buckets, json_object_new_int64((int64_t)l->fsync_us[i]));
     if (json_object_object_add(o, "fsync_us", buckets) != 0)
@@ -165,7 +166,6 @@ static void print_gauges(const char *path, const idem_log_stats *l)
     }
 }
 
-/* Without a sum: it is not counted. */
 static void print_fsync(const char *path, const idem_log_stats *l)
 {
     char le[CLI_TEXT_BYTES];
@@ -179,6 +179,8 @@ static void print_fsync(const char *path, const idem_log_stats *l)
     uint64_t all = syncs_up_to(l, IDEM_LOG_FSYNC_BUCKETS - 1);
     prometheus_sample("idem_log_fsync_seconds_bucket", path, "le", "+Inf");
     prometheus_number(all);
+    prometheus_sample("idem_log_fsync_seconds_sum", path, NULL, NULL);
+    printf("%" PRIu64 ".%06" PRIu64 "\n", l->fsync_total_us / 1000000, l->fsync_total_us % 1000000);
     prometheus_sample("idem_log_fsync_seconds_count", path, NULL, NULL);
     prometheus_number(all);
 }
