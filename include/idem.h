@@ -282,8 +282,8 @@ typedef struct idem_reply {
     const void *body;        /* REPLAY */
     size_t body_bytes;       /* with NOT_RETAINED: how long it was; body is NULL then */
     uint64_t
-        digest;     /* NOT_RETAINED: keyed 64-bit hash over metadata and body, as idem_fingerprint() of both in a row */
-    int64_t age_ms; /* REPLAY: since it was completed */
+        digest; /* NOT_RETAINED: keyed 64-bit hash over metadata and body in a row, as idem_fingerprint(); 0: not known */
+    int64_t age_ms;         /* REPLAY: since it was completed */
     int64_t expires_in_ms;  /* until the record is gone; IDEM_FOREVER */
     int64_t retry_after_ms; /* IN_PROGRESS: until the other's lease ends, at least 1 */
     const void *mark;       /* CLAIMED (attempt >= 2), RECLAIMED, UNKNOWN: the newest mark an earlier attempt left */
@@ -349,8 +349,12 @@ typedef struct idem_result {
 IDEM_API int idem_begin_many(idem_store *store, const idem_request *requests, size_t n, idem_result *results);
 
 enum idem_response_flags {
-    IDEM_RESPONSE_TRANSIENT = 1u << 0 /* not kept: those already waiting on this token get it, the key is claimable at
-                                         once for everyone else. For failures that may be retried safely. */
+    /* Not kept: those already waiting on this token get it, the key is claimable at once for everyone else. For failures that may be
+       retried safely. */
+    IDEM_RESPONSE_TRANSIENT = 1u << 0,
+    /* The outcome without its bytes, which went by and were not kept: meta and body are NULL, their lengths are told. Recorded as a
+       tombstone. With TRANSIENT: IDEM_E_TOO_BIG. */
+    IDEM_RESPONSE_NOT_RETAINED = 1u << 1
 };
 
 typedef struct idem_response {
@@ -363,11 +367,12 @@ typedef struct idem_response {
     size_t meta_bytes;
     const void *body;
     size_t body_bytes;
-    int64_t ttl_ms; /* 0: the request's; 1 .. IDEM_TTL_MAX_MS or IDEM_FOREVER */
+    int64_t ttl_ms;  /* 0: the request's; 1 .. IDEM_TTL_MAX_MS or IDEM_FOREVER */
+    uint64_t digest; /* NOT_RETAINED: as a reply tells it; 0: not known */
 } idem_response;
-#define IDEM_RESPONSE_INIT                                     \
-    {                                                          \
-        sizeof(idem_response), 0, 0, 0, 0, NULL, 0, NULL, 0, 0 \
+#define IDEM_RESPONSE_INIT                                        \
+    {                                                             \
+        sizeof(idem_response), 0, 0, 0, 0, NULL, 0, NULL, 0, 0, 0 \
     }
 
 /*
@@ -376,7 +381,7 @@ typedef struct idem_response {
  * The claim may come from another thread or process. From the moment this returns >= 0 every claimant gets this answer
  * until the TTL ends; it never changes. Repeating it for the same token is IDEM_OK and changes nothing.
  *
- * Outcomes: IDEM_OK; IDEM_TOMBSTONE (recorded without metadata and body: larger than a region, or no room).
+ * Outcomes: IDEM_OK; IDEM_TOMBSTONE (recorded without metadata and body: larger than a region, no room, or NOT_RETAINED).
  * Errors: IDEM_E_LOST (taken over, abandoned, released, forgotten, or expired and swept: nothing changed), IDEM_E_STALE,
  *   IDEM_E_INVALID, IDEM_E_CORRUPT, IDEM_E_SYSTEM; for a transient response also IDEM_E_FULL and IDEM_E_TOO_BIG (abandon
  *   instead). Not transient: IDEM_E_FULL only if there is no room and another thread or process is completing this very

@@ -17,9 +17,14 @@ int idem_response_check(const idem_response *r)
 {
     if (r == NULL || r->size != sizeof *r)
         return idem_fail(IDEM_E_INVALID, "response.size: should be %zu; initialise with IDEM_RESPONSE_INIT", sizeof *r);
-    if ((r->flags & ~(uint32_t)IDEM_RESPONSE_TRANSIENT) != 0 || r->user_flags > UINT16_MAX)
+    bool retained = (r->flags & IDEM_RESPONSE_NOT_RETAINED) == 0;
+    if ((r->flags & ~(uint32_t)(IDEM_RESPONSE_TRANSIENT | IDEM_RESPONSE_NOT_RETAINED)) != 0 ||
+        r->user_flags > UINT16_MAX)
         return idem_fail(IDEM_E_INVALID, "response.flags: unknown bits, or user_flags above 65535");
-    if ((r->meta == NULL && r->meta_bytes != 0) || (r->body == NULL && r->body_bytes != 0))
+    if (!retained && (r->meta != NULL || r->body != NULL))
+        return idem_fail(IDEM_E_INVALID,
+                         "response.meta, body: not NULL, though the flags say that they were not retained");
+    if (retained && ((r->meta == NULL && r->meta_bytes != 0) || (r->body == NULL && r->body_bytes != 0)))
         return idem_fail(IDEM_E_INVALID, "response.meta, body: NULL with a length");
     if (r->ttl_ms < 0 || (r->ttl_ms > IDEM_TTL_MAX_MS && r->ttl_ms != IDEM_FOREVER))
         return idem_fail(IDEM_E_INVALID, "response.ttl_ms: %lld; 1 to %lld, IDEM_FOREVER, or 0 for the request's",
@@ -29,6 +34,8 @@ int idem_response_check(const idem_response *r)
 
 static uint64_t digest_of(const struct idem_view *v, const idem_response *r)
 {
+    if (r->flags & IDEM_RESPONSE_NOT_RETAINED)
+        return r->digest;
     XXH3_state_t state;
     XXH3_64bits_reset_withSecret(&state, v->fixed.secret, IDEM_SECRET_BYTES);
     if (r->meta_bytes > 0)
@@ -136,7 +143,7 @@ static int finish_held(struct idem_ctx *ctx, struct idem_found *f, const idem_re
         idem_copy_out(mark, idem_entry_mark(old), old->mark_bytes);
     }
     uint64_t most = idem_arena_entry_max(v);
-    bool fits = r->meta_bytes <= most && r->body_bytes <= most &&
+    bool fits = (r->flags & IDEM_RESPONSE_NOT_RETAINED) == 0 && r->meta_bytes <= most && r->body_bytes <= most &&
                 idem_entry_bytes(e.kind, e.key_bytes, r->meta_bytes + r->body_bytes, e.mark_bytes) <= most;
     if (fits) {
         e.meta_bytes = (uint32_t)r->meta_bytes;

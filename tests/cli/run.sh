@@ -135,6 +135,7 @@ check_has "who is told that it is not retained" "$work/err" "not retained"
 check_is "later callers get the exit status" "$(run_told --key big -- false)" 0
 check_has "and a line on stderr" "$work/err" "not retained"
 check_is "and no output" "$(wc -c <"$work/out")" 0
+check_has "its length is known all the same, its digest is not" <(idem get --key big --json) "\"body_bytes\":$big,\"digest\":null"
 check_has "--status-fd tells a tombstone" "$work/told" "source=replayed outcome=tombstone exit=0"
 fits=$((limit - 1000))
 idem run --key fits -- head -c $fits /dev/zero >/dev/null

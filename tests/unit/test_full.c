@@ -83,6 +83,37 @@ static int complete_as(idem_store *store, const idem_claim *claim, int32_t statu
     return idem_complete(store, claim, &rs);
 }
 
+/* A proxy that has passed an answer on, and did not keep it. */
+static void an_outcome_without_its_bytes_is_recorded_as_it_is_told(void **state)
+{
+    (void)state;
+    idem_store *store = support_open(support_dir(), NULL);
+    idem_request rq = support_request("k");
+    idem_claim claim;
+    idem_reply reply = IDEM_REPLY_INIT;
+    CHECK_IS(idem_begin(store, &rq, &claim, NULL), IDEM_CLAIMED);
+    idem_response rs = support_response(200, "not kept");
+    rs.flags = IDEM_RESPONSE_NOT_RETAINED;
+    CHECK_IS(idem_complete(store, &claim, &rs), IDEM_E_INVALID); /* then what is the body for? */
+    rs.body = NULL;
+    rs.meta_bytes = 17;
+    rs.body_bytes = SIZE_MAX / 2;
+    rs.flags |= IDEM_RESPONSE_TRANSIENT;
+    CHECK_IS(idem_complete(store, &claim, &rs), IDEM_E_TOO_BIG); /* nothing to give to those who wait */
+    rs.flags = IDEM_RESPONSE_NOT_RETAINED;
+    rs.user_flags = 9;
+    rs.digest = 4711;
+    CHECK_IS(idem_complete(store, &claim, &rs), IDEM_TOMBSTONE);
+    CHECK_IS(idem_begin(store, &rq, &claim, &reply), IDEM_REPLAY);
+    CHECK_IS(reply.flags, IDEM_REPLY_NOT_RETAINED);
+    CHECK(reply.status == 200 && reply.response_flags == 9 && reply.meta == NULL && reply.body == NULL);
+    CHECK_IS(reply.meta_bytes, 17);
+    CHECK_IS(reply.body_bytes, SIZE_MAX / 2);
+    CHECK_IS(reply.digest, 4711);
+    idem_reply_free(&reply);
+    idem_close(store);
+}
+
 static void a_response_up_to_the_limit_is_kept_whole_and_one_byte_more_leaves_its_outcome(void **state)
 {
     (void)state;
@@ -462,6 +493,7 @@ static void a_store_that_evicts_refuses_nothing_and_keeps_what_is_under_way(void
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_outcome_without_its_bytes_is_recorded_as_it_is_told),
         cmocka_unit_test(a_response_up_to_the_limit_is_kept_whole_and_one_byte_more_leaves_its_outcome),
         cmocka_unit_test(the_advertised_number_of_keys_fits_whole),
         cmocka_unit_test(a_full_store_refuses_claims_and_drops_nothing),

@@ -114,6 +114,7 @@ static void read_stream(struct capture *capture, struct capture_stream *stream)
         close_fd(&stream->from);
         return;
     }
+    stream->total_bytes += (uint64_t)got;
     keep(capture, stream, bytes, (size_t)got);
     if (stream->to >= 0)
         append(&stream->unsent, bytes, (size_t)got);

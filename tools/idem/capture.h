@@ -57,6 +57,7 @@ struct capture_stream {
     int from;                    /* CMD's pipe; -1 after end of file */
     int to;                      /* our own descriptor; -1 after a failed write */
     size_t write_max;            /* so much at once does not block when poll() says writable */
+    uint64_t total_bytes;        /* that CMD wrote */
     struct capture_bytes kept;   /* the copy, empty once the limit was passed */
     struct capture_bytes unsent; /* read from CMD, not yet written */
     size_t sent;                 /* bytes of `unsent` that are written already */

@@ -36,7 +36,9 @@ static int print_json(const struct cli_common *common, const idem_reply *reply, 
     cli_json_ms(object, "expires_in_ms", reply->expires_in_ms);
     cli_json_count(object, "meta_bytes", reply->meta_bytes);
     cli_json_count(object, "body_bytes", reply->body_bytes);
-    if (!kept) {
+    if (!kept && reply->digest == 0) {
+        cli_json_text(object, "digest", NULL); /* not known */
+    } else if (!kept) {
         cli_json_fingerprint(object, "digest", reply->digest);
     } else if (frame != NULL) {
         cli_json_bytes(object, "stdout", reply->body, (size_t)frame->stdout_bytes);

@@ -190,34 +190,36 @@ static void set_environment(const struct run *run, int verdict, const idem_reply
     free(mark);
 }
 
-/*
- * Stores the outcome of a CMD that exited. When its output was too large, the body is made larger than any region: the
- * library then records the outcome alone. Returns the library's result.
- */
-static int store_answer(const struct run *run, struct capture *capture, int status, size_t too_large_bytes)
+/* Stores the outcome of a CMD that exited; when its output was too large, without it. Returns the library's result. */
+static int store_answer(const struct run *run, struct capture *capture, int status)
 {
     uint8_t meta[CLI_FRAME_BYTES];
     const struct cli_frame frame = {capture->out.kept.n, capture->err.kept.n};
     idem_response response = IDEM_RESPONSE_INIT;
-    size_t n = capture->over ? too_large_bytes : frame.stdout_bytes + frame.stderr_bytes;
+    response.status = status;
+    response.flags = status != 0 && !run->keep_failures ? IDEM_RESPONSE_TRANSIENT : 0;
+    response.ttl_ms = run->ttl_ms;
+    response.durability = run->sync ? IDEM_DURABILITY_SYNC : IDEM_DURABILITY_DEFAULT;
+    response.meta_bytes = sizeof(meta);
+    if (capture->over) {
+        response.flags |= IDEM_RESPONSE_NOT_RETAINED;
+        response.body_bytes = capture->out.total_bytes + capture->err.total_bytes;
+        return idem_complete(run->store, &run->claim, &response);
+    }
+    size_t n = frame.stdout_bytes + frame.stderr_bytes;
     char *body = calloc(n > 0 ? n : 1, 1);
     if (body == NULL) {
         cli_warn("out of memory (%zu bytes for the answer)", n);
         return IDEM_E_MEMORY;
     }
-    if (!capture->over && frame.stdout_bytes > 0)
+    if (frame.stdout_bytes > 0)
         memcpy(body, capture->out.kept.bytes, frame.stdout_bytes);
-    if (!capture->over && frame.stderr_bytes > 0)
+    if (frame.stderr_bytes > 0)
         memcpy(body + frame.stdout_bytes, capture->err.kept.bytes, frame.stderr_bytes);
     cli_frame_encode(&frame, meta);
-    response.status = status;
-    response.flags = status != 0 && !run->keep_failures ? IDEM_RESPONSE_TRANSIENT : 0;
     response.meta = meta;
-    response.meta_bytes = sizeof(meta);
     response.body = body;
     response.body_bytes = n;
-    response.ttl_ms = run->ttl_ms;
-    response.durability = run->sync ? IDEM_DURABILITY_SYNC : IDEM_DURABILITY_DEFAULT;
     int result = idem_complete(run->store, &run->claim, &response);
     free(body);
     return result;
@@ -235,7 +237,7 @@ static const char *give_back(struct run *run, int why, const char *outcome)
     return run->fenced ? "fenced" : "unrecorded";
 }
 
-static const char *record(struct run *run, struct capture *capture, int wait_status, size_t too_large_bytes)
+static const char *record(struct run *run, struct capture *capture, int wait_status)
 {
     if (!WIFEXITED(wait_status)) {
         cli_warn("key %s: %s was killed by signal %d (%s); its outcome is unknown, the next caller will be told",
@@ -244,7 +246,7 @@ static const char *record(struct run *run, struct capture *capture, int wait_sta
     }
     int status = WEXITSTATUS(wait_status);
     bool transient = status != 0 && !run->keep_failures;
-    int result = store_answer(run, capture, status, too_large_bytes);
+    int result = store_answer(run, capture, status);
     if (result == IDEM_TOMBSTONE) {
         char limit[CLI_TEXT_BYTES];
         if (capture->over)
@@ -284,8 +286,8 @@ static int not_started(struct run *run, int error, bool exec_failed)
     return report(run, "idem", outcome, status, run->claim.token, run->claim.attempt, true);
 }
 
-/* What the store can keep of an answer, and what certainly exceeds it. */
-static int find_limits(const struct run *run, size_t *keep_max, size_t *too_large)
+/* What the store can keep of an answer. */
+static int find_limit(const struct run *run, size_t *keep_max)
 {
     idem_stats_data stats;
     memset(&stats, 0, sizeof(stats));
@@ -294,7 +296,6 @@ static int find_limits(const struct run *run, size_t *keep_max, size_t *too_larg
     if (result < 0)
         return result;
     *keep_max = stats.response_max_bytes > CLI_FRAME_BYTES ? stats.response_max_bytes - CLI_FRAME_BYTES : 0;
-    *too_large = (stats.region_bytes > stats.response_max_bytes ? stats.region_bytes : stats.response_max_bytes) + 1;
     return IDEM_OK;
 }
 
@@ -304,14 +305,14 @@ static int run_claimed(struct run *run, int verdict, const idem_reply *reply)
     sigset_t held;
     struct capture capture;
     struct capture_child child;
-    size_t keep_max = 0, too_large = 0;
+    size_t keep_max = 0;
     bool exec_failed = false;
 
     if (verdict == IDEM_RECLAIMED)
         warn_lost(run, reply);
     set_environment(run, verdict, reply);
 
-    int result = find_limits(run, &keep_max, &too_large);
+    int result = find_limit(run, &keep_max);
     int owner_fd = idem_owner_fd(run->store);
     if (result < 0 || owner_fd < 0) {
         int status = cli_fail("cannot run", result < 0 ? result : owner_fd);
@@ -331,7 +332,7 @@ static int run_claimed(struct run *run, int verdict, const idem_reply *reply)
     }
 
     int wait_status = capture_follow(&capture, &child);
-    const char *outcome = record(run, &capture, wait_status, too_large);
+    const char *outcome = record(run, &capture, wait_status);
 
     /* The outcome is safe: from here on we may be interrupted while our reader is slow. SIGPIPE stays ignored. */
     (void)sigprocmask(SIG_SETMASK, &before.mask, NULL);
