@@ -245,9 +245,12 @@ static void fill_files(idem_store *s, unsigned from)
     support_clock_add(TTL_MS + 1000);
 }
 
+/* Without a flusher: on a busy machine it is the one that finds that old files may go, before anybody is armed. */
 static void files_before(void)
 {
-    idem_store *s = support_open(place.store, &place.options);
+    idem_options o = place.options;
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    idem_store *s = support_open(place.store, &o);
     fill_files(s, 0);
     idem_close(s);
 }
@@ -262,14 +265,23 @@ static void let_old_files_go(idem_store *s, unsigned from)
     }
 }
 
+/* More than a file holds. */
+static void begin_a_file(idem_store *s, unsigned from)
+{
+    for (unsigned k = from; k < from + 6; k++)
+        answer(s, k, BODY, TTL_MS);
+}
+
 static void go_on(struct crash_page *page, void *unused)
 {
     (void)page;
     (void)unused;
     idem_options o = place.options;
+    o.flags |= IDEM_OPEN_NO_FLUSHER; /* its steps are its own */
     idem_store *s = support_open(place.store, &o);
     crash_arm();
     let_old_files_go(s, 1000);
+    begin_a_file(s, 1500); /* however few the steps before were */
     crash_disarm();
     idem_close(s);
 }
@@ -278,7 +290,10 @@ static void go_on(struct crash_page *page, void *unused)
 static void after_who_deletes(const struct crash_page *page)
 {
     (void)page;
-    idem_store *s = support_open(place.store, &place.options);
+    idem_options o = place.options;
+    o.flags |= IDEM_OPEN_NO_FLUSHER; /* or it deletes one between two looks */
+    idem_store *s = support_open(place.store, &o);
+    begin_a_file(s, 1900); /* a leader comes to see what the dead one has left */
     let_old_files_go(s, 2000);
     CHECK_IS(support_stats(s).log.trouble, IDEM_LOG_FINE);
     CHECK(support_stats(s).log.files <= 4);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define WORKERS 4
+#define ENOUGH  1000 /* replays */
 #define KEYS    300
 #define LARGEST 30000
 
@@ -167,7 +168,8 @@ static void storm(uint32_t when_full, long rounds)
     pid_t pids[WORKERS];
     for (uintptr_t i = 0; i < WORKERS; i++)
         pids[i] = support_spawn(work, (void *)(i + 1));
-    for (long n = 0; n < rounds; n++) {
+    int64_t end_ms = support_now_ms() + SUPPORT_PATIENCE_MS;
+    for (long n = 0; n < rounds || (load_relaxed(&shared->replayed) <= ENOUGH && support_now_ms() < end_ms); n++) {
         uintptr_t i = support_random(&random) % WORKERS;
         support_sleep_ms((int64_t)(support_random(&random) % 8));
         support_clock_add((int64_t)(support_random(&random) % 100));
@@ -195,7 +197,7 @@ static void storm(uint32_t when_full, long rounds)
         (unsigned long long)load_relaxed(&shared->replayed), (unsigned long long)load_relaxed(&shared->bytes),
         (unsigned long long)load_relaxed(&shared->marks), (unsigned long long)load_relaxed(&shared->full),
         (unsigned long long)s.swept_regions, (unsigned long long)s.moved_entries, (unsigned long long)s.evicted);
-    CHECK(load_relaxed(&shared->replayed) > 1000);
+    CHECK(load_relaxed(&shared->replayed) > ENOUGH);
     CHECK(s.swept_regions > 100);
     support_verify(shared->dir);
     support_clock_add(60000);
