@@ -37,14 +37,20 @@ static struct idem_store *handles;
    before ours: taking the locks twice would never end. So who holds them is in a read section meanwhile, which all copies see. */
 static bool urcu_is_held;
 
+/* Who has it waits for no lock of liburcu, since a thread that forks in the other copy has these when it comes for this one. So the thread
+   is known to liburcu first: registering takes one (and a second one that liburcu's fork handlers do not cover). */
+static void take_lock(void)
+{
+    urcu_bp_read_lock();
+    urcu_bp_read_unlock();
+    pthread_mutex_lock(&lock);
+}
+
 /* The parent's threads are not in the child, but their read sections are in liburcu's registry: its fork handlers prune them.
    The child must not keep the parent's lock descriptor, or a dead parent would look alive. */
 static void before_fork(void)
 {
-    /* The thread that forks is known to liburcu from here on: registering takes a lock that its fork handlers do not cover. */
-    urcu_bp_read_lock();
-    urcu_bp_read_unlock();
-    pthread_mutex_lock(&lock);
+    take_lock();
     urcu_is_held = !urcu_bp_read_ongoing();
     if (urcu_is_held) {
         urcu_bp_before_fork();
@@ -220,7 +226,7 @@ static void close_view(struct idem_view *v)
 
 int idem_exclusively(int (*fn)(void *ctx), void *ctx)
 {
-    pthread_mutex_lock(&lock);
+    take_lock();
     int e = watch_forks();
     if (e == IDEM_OK)
         e = fn(ctx);
@@ -290,7 +296,7 @@ static int open_handle(const char *dir, const idem_options *options, idem_store 
     if (e != IDEM_OK)
         goto fail;
     /* With the lock: a fork by another thread finds the descriptor in the list, or not open yet. */
-    pthread_mutex_lock(&lock);
+    take_lock();
     e = watch_forks();
     if (e == IDEM_OK) {
         store_relaxed(&s->fork_epoch, idem_fork_acknowledge()); /* relaxed: nobody else has the handle yet */
@@ -324,7 +330,7 @@ void idem_close(idem_store *store)
     if (store == NULL)
         return;
     int cancel = idem_cancel_defer();
-    pthread_mutex_lock(&lock);
+    take_lock();
     for (struct idem_store **at = &handles; *at != NULL; at = &(*at)->next)
         if (*at == store) {
             *at = store->next;
@@ -360,7 +366,8 @@ enum trouble {
     SLOT_LOST    /* others took us for dead (a host that closes foreign descriptors), our slot is not ours any more */
 };
 
-/* With the lock held, outside of a read section. A view is never changed, but for another one. */
+/* With the lock held, outside of a read section. A view is never changed, but for another one. The lock is not held while the grace period
+   lasts: a child forked then keeps the old view's descriptor until it ends, a dead store's or a lost slot's. */
 static int reopen(struct idem_store *s, enum trouble trouble)
 {
     struct idem_view *old = s->view, *fresh;
@@ -378,8 +385,11 @@ static int reopen(struct idem_store *s, enum trouble trouble)
         return idem_fail(IDEM_E_STALE, "%s: the store was removed and there is no new one yet", s->path);
     if (e != IDEM_OK)
         return e;
-    rcu_assign_pointer(s->view, fresh); /* P10 release: the view is complete */
+    rcu_assign_pointer(s->view, fresh);               /* P10 release: the view is complete */
+    store_relaxed(&s->fork_epoch, idem_fork_epoch()); /* relaxed: under the lock */
+    pthread_mutex_unlock(&lock);                      /* see take_lock() */
     urcu_bp_synchronize_rcu();
+    take_lock();
     close_view(old);
     return IDEM_OK;
 }
@@ -387,7 +397,7 @@ static int reopen(struct idem_store *s, enum trouble trouble)
 static int slow_enter(struct idem_store *s, enum trouble trouble)
 {
     int cancel = idem_cancel_defer();
-    pthread_mutex_lock(&lock);
+    take_lock();
     int e = IDEM_OK;
     uint64_t epoch = idem_fork_acknowledge();
     bool forked = load_relaxed(&s->fork_epoch) != epoch; /* relaxed: under the lock */
