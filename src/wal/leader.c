@@ -342,9 +342,8 @@ static int make_file(struct idem_lead *lead, const struct idem_file_rec *prev, u
         return e;
     idem_lead_progress(lead);
     e = idem_log_file_publish(&lead->dir, f, *fd);
-    if (e != IDEM_OK) {
+    if (e != IDEM_OK)
         idem_io_done(*fd);
-    }
     return e;
 }
 
