@@ -50,17 +50,21 @@ function none_wrong() {
     must_be("pool_crashed", 0, "workers that ended by themselves")
 }
 
-function act_1() {
-    if (!load(with, A)) { bad("the storm came to no end, so there is nothing to count"); return }
-    load(without, B)
-    print ""
-    line("act 1: workers are killed", "with idem", "--no-idem")
+# What either act is about.
+function charged() {
     row("requests sent", "storm_requests")
     row("keys (orders)", "storm_orders")
     row("charges in the ledger", "audit_charges")
     row("DOUBLE CHARGES", "audit_double")
     row("LOST CHARGES", "audit_lost")
     row("answers that differ from their key's first", "audit_different")
+}
+function act_1() {
+    if (!load(with, A)) { bad("the storm came to no end, so there is nothing to count"); return }
+    load(without, B)
+    print ""
+    line("act 1: workers are killed", "with idem", "--no-idem")
+    charged()
     line("changed bodies refused (422)", grouped(A["storm_changed_refused"]) " of " grouped(A["storm_changed_sent"]),
          grouped(B["storm_changed_refused"]) " of " grouped(B["storm_changed_sent"]))
     row("answers lost on purpose", "storm_lost_answers")
@@ -109,12 +113,7 @@ function act_2() {
     fresh(A); fresh(B)
     print ""
     line("act 2: the machine reboots", "with a log", "without")
-    row("requests sent", "storm_requests")
-    row("keys (orders)", "storm_orders")
-    row("charges in the ledger", "audit_charges")
-    row("DOUBLE CHARGES", "audit_double")
-    row("LOST CHARGES", "audit_lost")
-    row("answers that differ from their key's first", "audit_different")
+    charged()
     row("reboots: all killed, the store removed", "pool_reboots")
     row("  answers brought back, over all reboots", "pool_back_answers")
     row("  keys brought back as lost in the middle", "pool_back_running")
