@@ -8,7 +8,7 @@
 #include <dirent.h>
 #include <string.h>
 
-#include "support/crash.h"
+#include "support/scenes.h"
 
 static struct wal_place place;
 
@@ -310,24 +310,13 @@ static void old_files_of_who_is_killed_deleting_them_are_deleted_by_another(void
                       POINTS("log.file.deleted", "retain.deleted", "log.file.made", "log.file.named", "log.file.used"));
 }
 
-static int setup(void **state)
-{
-    return support_setup(state) != 0 ? -1 : crash_setup();
-}
-static int end_all(void **state)
-{
-    (void)state;
-    crash_end_all();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(a_creator_killed_at_each_step_is_followed_by_another, end_all),
-        cmocka_unit_test_teardown(a_destroyer_killed_at_each_step_can_be_followed_by_another, end_all),
-        cmocka_unit_test_teardown(a_destroyer_killed_at_each_step_can_be_followed_by_a_creator, end_all),
-        cmocka_unit_test_teardown(old_files_of_who_is_killed_deleting_them_are_deleted_by_another, end_all),
+        cmocka_unit_test_teardown(a_creator_killed_at_each_step_is_followed_by_another, scene_teardown),
+        cmocka_unit_test_teardown(a_destroyer_killed_at_each_step_can_be_followed_by_another, scene_teardown),
+        cmocka_unit_test_teardown(a_destroyer_killed_at_each_step_can_be_followed_by_a_creator, scene_teardown),
+        cmocka_unit_test_teardown(old_files_of_who_is_killed_deleting_them_are_deleted_by_another, scene_teardown),
     };
-    return cmocka_run_group_tests(tests, setup, support_teardown);
+    return cmocka_run_group_tests(tests, scene_setup, support_teardown);
 }

@@ -7,7 +7,7 @@
 
 #include <errno.h>
 
-#include "support/crash.h"
+#include "support/scenes.h"
 #include "wal/io.h"
 
 #define VICTIM_KEYS 60u /* 0 .. 59; a few of them fill a file */
@@ -241,25 +241,14 @@ static void all_killed_at_once_lose_nothing_that_an_opener_does_not_find(void **
     }
 }
 
-static int setup(void **state)
-{
-    return support_setup(state) != 0 ? -1 : crash_setup();
-}
-static int end_all(void **state)
-{
-    (void)state;
-    crash_end_all();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(a_leader_killed_at_each_step_is_followed_by_another, end_all),
-        cmocka_unit_test_teardown(a_leader_stopped_at_each_step_is_succeeded, end_all),
-        cmocka_unit_test_teardown(a_successor_killed_is_followed_by_another, end_all),
-        cmocka_unit_test_teardown(a_leader_killed_before_it_says_that_a_sync_failed_gives_the_file_up, end_all),
-        cmocka_unit_test_teardown(all_killed_at_once_lose_nothing_that_an_opener_does_not_find, end_all),
+        cmocka_unit_test_teardown(a_leader_killed_at_each_step_is_followed_by_another, scene_teardown),
+        cmocka_unit_test_teardown(a_leader_stopped_at_each_step_is_succeeded, scene_teardown),
+        cmocka_unit_test_teardown(a_successor_killed_is_followed_by_another, scene_teardown),
+        cmocka_unit_test_teardown(a_leader_killed_before_it_says_that_a_sync_failed_gives_the_file_up, scene_teardown),
+        cmocka_unit_test_teardown(all_killed_at_once_lose_nothing_that_an_opener_does_not_find, scene_teardown),
     };
-    return cmocka_run_group_tests(tests, setup, support_teardown);
+    return cmocka_run_group_tests(tests, scene_setup, support_teardown);
 }

@@ -29,15 +29,6 @@ static int fresh(void **state)
     return 0;
 }
 
-static idem_store *open_with(uint32_t flags)
-{
-    idem_options o = support_options(1000);
-    o.flags = flags;
-    idem_store *store = NULL;
-    CHECK_IS(idem_open(dir, &o, &store), IDEM_OK);
-    return store;
-}
-
 /* ------------------------------------------------------------------ replaced */
 
 static void destroy(void *unused)
@@ -54,7 +45,7 @@ static void let_somebody_destroy(void *unused)
 static void a_batch_goes_on_in_the_new_store_when_the_old_one_is_destroyed_under_it(void **state)
 {
     (void)state;
-    idem_store *store = open_with(IDEM_OPEN_CREATE);
+    idem_store *store = support_open_with(dir, IDEM_OPEN_CREATE);
     CHECK_IS(support_begin(store, "warm", NULL), IDEM_CLAIMED);
     support_at_point("claim.finished", GROUP, let_somebody_destroy, NULL);
     CHECK_IS(idem_begin_many(store, requests, N, results), IDEM_OK);
@@ -83,7 +74,7 @@ static void *slow_alloc(void *ctx, size_t bytes)
 static void a_batch_grants_no_lease_that_is_over_already(void **state)
 {
     (void)state;
-    idem_store *store = open_with(IDEM_OPEN_CREATE);
+    idem_store *store = support_open_with(dir, IDEM_OPEN_CREATE);
     support_answer(store, keys[0], 200, "answered before");
     results[0].reply.alloc = slow_alloc;
     for (int i = 1; i < N; i++)
@@ -118,7 +109,7 @@ static void truncate_generation(void *unused)
 static void run_into_missing_pages(void *unused)
 {
     (void)unused;
-    idem_store *store = open_with(IDEM_OPEN_CREATE | IDEM_OPEN_SIGBUS_GUARD);
+    idem_store *store = support_open_with(dir, IDEM_OPEN_CREATE | IDEM_OPEN_SIGBUS_GUARD);
     for (int i = GROUP; i < GROUP + 4; i++)
         support_answer(store, keys[i], 200, "answered before"); /* copies of it are dropped again, not leaked */
     support_at_point("claim.finished", GROUP, truncate_generation, NULL);
@@ -147,7 +138,7 @@ static void a_batch_stops_where_pages_are_missing_and_claims_nothing_behind_it(v
 static void scoped_keys_longer_than_a_group_has_room_for_are_claimed_like_others(void **state)
 {
     (void)state;
-    idem_store *store = open_with(IDEM_OPEN_CREATE);
+    idem_store *store = support_open_with(dir, IDEM_OPEN_CREATE);
     static char long_keys[N][IDEM_KEY_MAX];
     for (int i = 0; i < N; i++) {
         size_t bytes = (size_t)(i % 3 == 0 ? 900 : 40 + i);

@@ -25,15 +25,6 @@ static int fresh(void **state)
     return 0;
 }
 
-static idem_store *open_with(uint32_t flags)
-{
-    idem_options o = support_options(1000);
-    o.flags = flags;
-    idem_store *store = NULL;
-    CHECK_IS(idem_open(dir, &o, &store), IDEM_OK);
-    return store;
-}
-
 /* Handles look at most every half second whether they are stale. */
 static void let_handles_look(void)
 {
@@ -74,8 +65,8 @@ static void after_destroy_every_operation_is_stale_at_once(void **state)
     (void)state;
     static const uint32_t flags[] = {0, IDEM_OPEN_FAIL_STALE};
     for (int i = 0; i < 2; i++) {
-        idem_close(open_with(IDEM_OPEN_CREATE));
-        idem_store *store = open_with(flags[i]);
+        idem_close(support_open_with(dir, IDEM_OPEN_CREATE));
+        idem_store *store = support_open_with(dir, flags[i]);
         idem_claim claim;
         CHECK_IS(support_begin(store, "k", &claim), IDEM_CLAIMED);
         CHECK_IS(idem_destroy(dir), IDEM_OK);
@@ -88,7 +79,7 @@ static void after_destroy_every_operation_is_stale_at_once(void **state)
 static void a_handle_that_may_create_goes_on_in_a_new_store_and_old_claims_are_stale(void **state)
 {
     (void)state;
-    idem_store *store = open_with(IDEM_OPEN_CREATE);
+    idem_store *store = support_open_with(dir, IDEM_OPEN_CREATE);
     idem_claim old, new;
     CHECK_IS(support_begin(store, "k", &old), IDEM_CLAIMED);
     CHECK_IS(idem_destroy(dir), IDEM_OK);
@@ -104,11 +95,11 @@ static void a_handle_that_may_create_goes_on_in_a_new_store_and_old_claims_are_s
 static void a_handle_that_is_to_fail_when_stale_never_goes_on_in_another_store(void **state)
 {
     (void)state;
-    idem_store *careful = open_with(IDEM_OPEN_CREATE | IDEM_OPEN_FAIL_STALE);
+    idem_store *careful = support_open_with(dir, IDEM_OPEN_CREATE | IDEM_OPEN_FAIL_STALE);
     idem_claim claim;
     CHECK_IS(support_begin(careful, "k", &claim), IDEM_CLAIMED);
     CHECK_IS(idem_destroy(dir), IDEM_OK);
-    idem_store *next = open_with(IDEM_OPEN_CREATE);
+    idem_store *next = support_open_with(dir, IDEM_OPEN_CREATE);
     check_every_operation_is_stale(careful, &claim);
     let_handles_look();
     check_every_operation_is_stale(careful, &claim);
@@ -124,8 +115,8 @@ static void a_store_removed_by_hand_is_noticed_within_a_second(void **state)
     static const uint32_t flags[] = {0, IDEM_OPEN_CREATE, IDEM_OPEN_FAIL_STALE};
     for (int i = 0; i < 3; i++) {
         dir = support_dir();
-        idem_close(open_with(IDEM_OPEN_CREATE));
-        idem_store *store = open_with(flags[i]);
+        idem_close(support_open_with(dir, IDEM_OPEN_CREATE));
+        idem_store *store = support_open_with(dir, flags[i]);
         idem_claim claim, next;
         CHECK_IS(support_begin(store, "k", &claim), IDEM_CLAIMED);
         support_remove(dir);
@@ -144,13 +135,13 @@ static void a_store_replaced_by_hand_is_noticed_within_a_second(void **state)
 {
     (void)state;
     char aside[200];
-    idem_close(open_with(IDEM_OPEN_CREATE));
-    idem_store *store = open_with(0);
+    idem_close(support_open_with(dir, IDEM_OPEN_CREATE));
+    idem_store *store = support_open_with(dir, 0);
     idem_claim old, none;
     CHECK_IS(support_begin(store, "k", &old), IDEM_CLAIMED);
     snprintf(aside, sizeof aside, "%s-aside", dir);
     CHECK_IS(rename(dir, aside), 0);
-    idem_store *next = open_with(IDEM_OPEN_CREATE);
+    idem_store *next = support_open_with(dir, IDEM_OPEN_CREATE);
     support_answer(next, "k", 200, "in the new one");
     let_handles_look();
     CHECK_IS(support_begin(store, "k", &none), IDEM_REPLAY); /* both see the new one now */
@@ -198,7 +189,7 @@ static void running_processes_follow_to_a_new_store(void **state)
 {
     (void)state;
     pid_t pids[3];
-    idem_close(open_with(IDEM_OPEN_CREATE));
+    idem_close(support_open_with(dir, IDEM_OPEN_CREATE));
     for (int i = 0; i < 3; i++)
         pids[i] = support_spawn(keep_working, NULL);
     uint64_t wanted = 3;
@@ -208,7 +199,7 @@ static void running_processes_follow_to_a_new_store(void **state)
             CHECK_IS(idem_destroy(dir), IDEM_OK);
         else
             support_remove(dir);
-        idem_close(open_with(IDEM_OPEN_CREATE));
+        idem_close(support_open_with(dir, IDEM_OPEN_CREATE));
         wanted += 3;
     }
     CHECK(support_eventually(stepped, &wanted, SUPPORT_PATIENCE_MS));
@@ -237,7 +228,7 @@ static bool waited(void *store)
 static void a_waiter_learns_that_the_store_is_gone(void **state)
 {
     (void)state;
-    idem_store *store = open_with(IDEM_OPEN_CREATE);
+    idem_store *store = support_open_with(dir, IDEM_OPEN_CREATE);
     CHECK_IS(support_begin(store, "k", NULL), IDEM_CLAIMED);
     pid_t pid = support_spawn(wait_for_stale, NULL);
     CHECK(support_eventually(waited, store, SUPPORT_PATIENCE_MS));
@@ -252,7 +243,7 @@ static void create_at_once(void *unused)
     add_relaxed(step, 1);
     while (load_relaxed(step) < 4)
         ;
-    idem_store *store = open_with(IDEM_OPEN_CREATE);
+    idem_store *store = support_open_with(dir, IDEM_OPEN_CREATE);
     int e = support_begin(store, "k", NULL);
     CHECK(e == IDEM_CLAIMED || e == IDEM_IN_PROGRESS || e == IDEM_RECLAIMED);
     if (e == IDEM_CLAIMED)
@@ -353,14 +344,14 @@ static void a_truncated_store_is_not_opened(void **state)
     for (int file = 0; file < 2; file++)
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             dir = support_dir();
-            idem_close(open_with(IDEM_OPEN_CREATE));
+            idem_close(support_open_with(dir, IDEM_OPEN_CREATE));
             CHECK_IS(truncate(support_file_of(dir, file == 0 ? "root" : "gen-"), sizes[i]), 0);
             idem_store *store = NULL;
             idem_options create = support_options(1000);
             CHECK_IS(idem_open(dir, NULL, &store), IDEM_E_CORRUPT);
             CHECK_IS(idem_open(dir, &create, &store), IDEM_E_CORRUPT);
             CHECK_IS(idem_destroy(dir), IDEM_OK); /* the remedy that the message names */
-            idem_close(open_with(IDEM_OPEN_CREATE));
+            idem_close(support_open_with(dir, IDEM_OPEN_CREATE));
         }
 }
 

@@ -324,36 +324,35 @@ static bool only_told(const struct history_call *c)
            c->verdict == IDEM_IN_PROGRESS || c->verdict == IDEM_MISMATCH;
 }
 
+/* What had been called before `at`; what had not returned by then is cut off there. to may be calls. */
+static unsigned cut_at(const struct history_call *calls, unsigned n, uint64_t at, struct history_call *to)
+{
+    unsigned m = 0;
+    for (unsigned i = 0; i < n; i++)
+        if (calls[i].called < at) {
+            to[m] = calls[i];
+            if (to[m].returned > at)
+                to[m].returned = 0;
+            m++;
+        }
+    return m;
+}
+
 unsigned history_shrink(struct history_call *calls, unsigned n, const struct history_death *deaths)
 {
     struct history_call some[HISTORY_CALLS_MAX];
-    /* The end of what had returned when it first contradicted; what had not is cut off there. */
+    /* The moment at which it first contradicted. */
     uint64_t low = 0, high = 0;
     for (unsigned i = 0; i < n; i++)
         high = calls[i].returned > high ? calls[i].returned : high;
     while (low + 1 < high) {
         uint64_t middle = low + (high - low) / 2;
-        unsigned m = 0;
-        for (unsigned i = 0; i < n; i++)
-            if (calls[i].called < middle) {
-                some[m] = calls[i];
-                if (some[m].returned > middle)
-                    some[m].returned = 0;
-                m++;
-            }
-        if (history_check(some, m, deaths) == HISTORY_CONTRADICTS)
+        if (history_check(some, cut_at(calls, n, middle, some), deaths) == HISTORY_CONTRADICTS)
             high = middle;
         else
             low = middle;
     }
-    unsigned m = 0;
-    for (unsigned i = 0; i < n; i++)
-        if (calls[i].called < high) {
-            calls[m] = calls[i];
-            if (calls[m].returned > high)
-                calls[m].returned = 0;
-            m++;
-        }
+    unsigned m = cut_at(calls, n, high, calls);
     for (unsigned i = m; i-- > 0;) {
         if (!only_told(&calls[i]))
             continue;

@@ -384,6 +384,13 @@ idem_store *support_open(const char *dir, const idem_options *options)
     return store;
 }
 
+idem_store *support_open_with(const char *dir, uint32_t flags)
+{
+    idem_options o = support_options(1000);
+    o.flags = flags;
+    return support_open(dir, &o);
+}
+
 idem_store *support_attach(const char *dir)
 {
     idem_store *store = NULL;

@@ -85,6 +85,8 @@ void *support_shared(size_t bytes);
 idem_options support_options(uint64_t keys);
 /* Opens (checked). options NULL: support_options(1000). */
 idem_store *support_open(const char *dir, const idem_options *options);
+/* The same with these flags and nothing else. */
+idem_store *support_open_with(const char *dir, uint32_t flags);
 /* Opens what must be there. */
 idem_store *support_attach(const char *dir);
 idem_key support_key(const char *text);
