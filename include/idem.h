@@ -204,8 +204,12 @@ typedef struct idem_key {
 } idem_key;
 
 enum idem_request_flags {
-    IDEM_HOLD = 1u << 0,      /* if this attempt or an earlier one is lost: IDEM_UNKNOWN, nobody redoes it */
-    IDEM_LEASE_ONLY = 1u << 1 /* the claim outlives its process and handle; only the lease ends it */
+    IDEM_HOLD = 1u << 0,       /* if this attempt or an earlier one is lost: IDEM_UNKNOWN, nobody redoes it */
+    IDEM_LEASE_ONLY = 1u << 1, /* the claim outlives its process and handle; only the lease ends it */
+    IDEM_NO_WAIT =
+        1u << 2 /* for event loops: an answer that is not on the disk yet, and has to be before it is given out, is
+                   IDEM_IN_PROGRESS (retry_after_ms 1) instead of a wait for the disk; it is written meanwhile. The caller's own sync claim
+                   still waits. idem_wait() ignores it */
 };
 
 typedef struct idem_request {
@@ -577,6 +581,8 @@ typedef struct idem_stats_data {
     int64_t created_wall_ms;
     idem_class_stats by_class[IDEM_STATS_CLASSES];
     idem_log_stats log;
+    uint32_t response_bytes; /* options.response_bytes at creation */
+    uint32_t reserved;
 } idem_stats_data;
 
 /* idem_stats - fill *stats (set stats->size). Costs a look at every lane and region. Outcomes: IDEM_OK. Errors: IDEM_E_INVALID,

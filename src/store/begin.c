@@ -23,7 +23,7 @@ int idem_ask_prepare(const struct idem_view *v, const idem_request *rq, uint8_t 
 {
     if (rq == NULL || rq->size != sizeof *rq)
         return idem_fail(IDEM_E_INVALID, "request.size: should be %zu; initialise with IDEM_REQUEST_INIT", sizeof *rq);
-    if ((rq->flags & ~(uint32_t)(IDEM_HOLD | IDEM_LEASE_ONLY)) != 0)
+    if ((rq->flags & ~(uint32_t)IDEM_REQUEST_FLAGS) != 0)
         return idem_fail(IDEM_E_INVALID, "request.flags: %x has unknown bits", rq->flags);
     unsigned durability;
     int e = idem_durability(v, rq->durability, v->log.durability_claim, &durability);
@@ -275,6 +275,19 @@ static int judge_running(struct idem_ctx *ctx, const struct idem_ask *ask, struc
     return claim_over(ctx, ask, f, true, reason, claim, reply, room);
 }
 
+/* The answer is there, but not to be given out before it is on the disk, and this caller can't wait. */
+static int being_written(const struct idem_found *f, int64_t now_ms, idem_reply *reply)
+{
+    idem_reply_reset(reply);
+    if (reply != NULL) {
+        reply->token = f->entry.token;
+        reply->attempt = f->entry.attempt;
+        reply->retry_after_ms = 1;
+        reply->expires_in_ms = idem_time_left(f->entry.expiry_ms, now_ms);
+    }
+    return IDEM_IN_PROGRESS;
+}
+
 static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_found *f, idem_claim *claim,
                  idem_reply *reply, struct idem_room *room)
 {
@@ -289,6 +302,8 @@ static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_f
         int r = idem_reply_answer(ctx->v, f, now_ms, reply, room);
         if (r == IDEM_OK)
             r = idem_durable_answer(ctx, f);
+        if (r == IDEM_OK && ctx->ticket != 0 && (ask->flags & IDEM_NO_WAIT))
+            return being_written(f, now_ms, reply);
         return r == IDEM_OK ? IDEM_REPLAY : r == 1 ? AGAIN : r;
     }
     case WORD_ABANDONED:

@@ -5,6 +5,8 @@
 #include "store/durable.h"
 #include "store/reply.h"
 
+#define IDEM_REQUEST_FLAGS (IDEM_HOLD | IDEM_LEASE_ONLY | IDEM_NO_WAIT)
+
 struct idem_ask {
     struct idem_index_key key;
     uint64_t fingerprint;

@@ -39,8 +39,8 @@ INLINE bool key_plain(const struct idem_view *v, const idem_key *key, uint8_t fr
 /* The rest of a request, if nothing is odd about that. After false idem_ask_prepare() says what is wrong. */
 INLINE bool rest_plain(const struct idem_view *v, const idem_request *rq, struct idem_ask *ask)
 {
-    if (unlikely((rq->flags & ~(uint32_t)(IDEM_HOLD | IDEM_LEASE_ONLY)) != 0) ||
-        unlikely(rq->durability > IDEM_DURABILITY_NONE) || unlikely((uint64_t)rq->lease_ms > IDEM_LEASE_MAX_MS) ||
+    if (unlikely((rq->flags & ~(uint32_t)IDEM_REQUEST_FLAGS) != 0) || unlikely(rq->durability > IDEM_DURABILITY_NONE) ||
+        unlikely((uint64_t)rq->lease_ms > IDEM_LEASE_MAX_MS) ||
         unlikely((uint64_t)rq->ttl_ms > (uint64_t)IDEM_TTL_MAX_MS && rq->ttl_ms != IDEM_FOREVER))
         return false;
     idem_ask_fill(v, rq, ask);
@@ -69,7 +69,7 @@ INLINE void fill_claim(const struct idem_view *v, const struct idem_ask *ask, id
     claim->hash = ask->key.hash;
     claim->lease_ms = ask->lease_ms;
     claim->attempt = 1;
-    claim->flags = ask->flags;
+    claim->flags = ask->flags & (uint32_t)~IDEM_NO_WAIT;
 }
 
 INLINE void clear_reply(idem_reply *reply)

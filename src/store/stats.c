@@ -153,6 +153,7 @@ int idem_stats(idem_store *store, idem_stats_data *s)
     s->lease_ms = v->fixed.lease_ms;
     s->when_full = v->fixed.when_full;
     s->created_wall_ms = v->fixed.created_ms;
+    s->response_bytes = v->fixed.response_bytes;
     if (v->rings != NULL)
         look_at_log(v, &s->log);
     return idem_leave(&op, IDEM_OK);

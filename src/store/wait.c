@@ -50,6 +50,7 @@ int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms
         e = idem_ask_prepare(op.ctx.v, request, framed, &ask);
         if (e != IDEM_OK)
             return idem_leave(&op, e);
+        ask.flags &= (uint32_t)~IDEM_NO_WAIT;
         if (waiting_for != 0)
             ask.wait_token = waiting_for;
         e = idem_decide(&op.ctx, &ask, claim, r, &f);

@@ -273,6 +273,42 @@ static void an_answer_that_was_not_pushed_is_on_the_disk_before_it_is_given_out(
     support_remove(p.wal);
 }
 
+static int begin_no_wait(idem_store *s, const char *key)
+{
+    idem_request rq = IDEM_REQUEST_INIT;
+    idem_claim c;
+    idem_reply reply = IDEM_REPLY_INIT;
+    rq.key = (idem_key){NULL, 0, key, strlen(key)};
+    rq.flags = IDEM_NO_WAIT;
+    rq.durability = IDEM_DURABILITY_ASYNC;
+    int verdict = idem_begin(s, &rq, &c, &reply);
+    if (verdict == IDEM_IN_PROGRESS) {
+        CHECK_IS(reply.retry_after_ms, 1);
+        CHECK(reply.token != 0);
+        CHECK(reply.body == NULL);
+    }
+    idem_reply_free(&reply);
+    return verdict;
+}
+
+/* Nobody writes here but who is asked to: so it can be told who waits. */
+static void who_can_not_wait_for_the_disk_is_told_so(void **state)
+{
+    (void)state;
+    idem_options o;
+    struct place p = an_unpushed_answer(&o);
+    o.wal_dir = p.wal;
+    idem_store *s = support_open(p.dir, &o);
+    CHECK_IS(begin_no_wait(s, "k"), IDEM_IN_PROGRESS);
+    CHECK_IS(on_disk(&p, "k").completed, 0);
+    CHECK_IS(begin_no_wait(s, "another"), IDEM_CLAIMED);
+    CHECK_IS(idem_sync(s, 0), IDEM_OK);
+    CHECK_IS(on_disk(&p, "k").completed, 1);
+    CHECK_IS(begin_no_wait(s, "k"), IDEM_REPLAY);
+    idem_close(s);
+    support_remove(p.wal);
+}
+
 static void who_takes_a_dead_ones_lane_has_the_index_walked(void **state)
 {
     (void)state;
@@ -509,6 +545,7 @@ int main(void)
         cmocka_unit_test(a_full_ring_is_made_up_for_by_a_walk),
         cmocka_unit_test(what_killed_processes_pushed_is_written_by_whoever_comes),
         cmocka_unit_test(an_answer_that_was_not_pushed_is_on_the_disk_before_it_is_given_out),
+        cmocka_unit_test(who_can_not_wait_for_the_disk_is_told_so),
         cmocka_unit_test(who_takes_a_dead_ones_lane_has_the_index_walked),
         cmocka_unit_test(who_sleeps_before_his_push_is_told_from_who_has_just_begun),
         cmocka_unit_test(a_forked_child_has_a_log_of_its_own),
