@@ -1,0 +1,164 @@
+/*
+ * nginx/ngx_http_idem_body.c - what a request means: its scope, and the fingerprint of what it asks for.
+ *
+ * Owns: the hash of a body. It is taken while the body arrives, piece by piece, so that a large one never stops the event loop; only where
+ * something else has read the body before us it is walked afterwards.
+ *
+ * Invariants: the scope is never stored in clear (it holds credentials by default), only its keyed 128-bit digest; one body has one
+ * fingerprint, however it is cut into pieces, chunked or not, in memory or in a file. No fingerprint is 0.
+ *
+ * If we die here: nothing is claimed yet.
+ */
+#include "ngx_http_idem.h"
+
+#define WALK_BYTES 65536
+
+ngx_http_request_body_filter_pt ngx_http_idem_next_request_body;
+
+/* Functions here return NGX_DECLINED if the store is in trouble (idem_error_detail() says what), NGX_ERROR if nginx has no memory or can't read. */
+
+void ngx_http_idem_key_of(ngx_http_idem_ctx_t *ctx, idem_key *key)
+{
+    key->scope = ctx->scope;
+    key->scope_bytes = sizeof ctx->scope;
+    key->key = ctx->key.data;
+    key->key_bytes = ctx->key.len;
+}
+
+/* Two keyed 64-bit hashes, told apart by their first byte. */
+static ngx_int_t digest_scope(ngx_http_idem_ctx_t *ctx, const ngx_str_t *scope)
+{
+    u_char *framed = ngx_pnalloc(ctx->request->pool, scope->len + 1);
+    u_char *hex = ctx->scope;
+    if (framed == NULL)
+        return NGX_ERROR;
+    ngx_memcpy(framed + 1, scope->data, scope->len);
+    for (u_char half = 0; half < 2; half++) {
+        framed[0] = half;
+        uint64_t hash = idem_fingerprint(ctx->zone->store, framed, scope->len + 1);
+        if (hash == 0)
+            return NGX_DECLINED;
+        hex = ngx_sprintf(hex, "%016xL", (int64_t)hash);
+    }
+    ctx->key_hash = ngx_murmur_hash2(ctx->scope, sizeof ctx->scope) ^ ngx_murmur_hash2(ctx->key.data, ctx->key.len);
+    return NGX_OK;
+}
+
+static int64_t duration(ngx_http_idem_ctx_t *ctx, ngx_http_complex_value_t *value, int64_t otherwise, int64_t most,
+                        const char *directive)
+{
+    ngx_str_t text;
+    if (value == NULL)
+        return otherwise;
+    if (ngx_http_complex_value(ctx->request, value, &text) != NGX_OK)
+        return -1;
+    if (text.len == 0)
+        return otherwise;
+    int64_t ms = ngx_http_idem_time_ms(&text);
+    if (ms > 0 && ms <= most)
+        return ms;
+    ngx_log_error(NGX_LOG_ERR, ctx->request->connection->log, 0, "%s: \"%V\" is not a time; %L ms are taken", directive,
+                  &text, otherwise);
+    return otherwise;
+}
+
+ngx_int_t ngx_http_idem_meaning(ngx_http_idem_ctx_t *ctx)
+{
+    ngx_http_request_t *r = ctx->request;
+    ngx_str_t scope;
+    if (ngx_http_complex_value(r, ctx->conf->scope, &scope) != NGX_OK)
+        return NGX_ERROR;
+    ngx_int_t rc = digest_scope(ctx, &scope);
+    if (rc != NGX_OK)
+        return rc;
+    ctx->lease_ms = duration(ctx, ctx->conf->lease, ctx->zone->lease_ms, IDEM_LEASE_MAX_MS, "idem_lease");
+    ctx->ttl_ms = duration(ctx, ctx->conf->ttl, ctx->zone->ttl_ms, IDEM_TTL_MAX_MS, "idem_ttl");
+    if (ctx->lease_ms < 0 || ctx->ttl_ms < 0)
+        return NGX_ERROR;
+    /* Only if we are the first to read the body do we see all of it. */
+    if (ctx->conf->fingerprint_body > 0 && r->request_body == NULL && !r->discard_body &&
+        (r->headers_in.content_length_n > 0 || r->headers_in.chunked)) {
+        ctx->body_hash = idem_fingerprint_begin(ctx->zone->store);
+        if (ctx->body_hash == NULL)
+            return NGX_DECLINED;
+    }
+    return NGX_OK;
+}
+
+static void add(ngx_http_idem_ctx_t *ctx, const u_char *bytes, size_t n)
+{
+    off_t counts = ctx->conf->fingerprint_body - ctx->body_bytes;
+    if (counts > 0)
+        idem_fingerprint_update(ctx->body_hash, bytes, (off_t)n < counts ? n : (size_t)counts);
+    ctx->body_bytes += (off_t)n;
+}
+
+ngx_int_t ngx_http_idem_request_body(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_http_idem_ctx_t *ctx = ngx_http_get_module_ctx(r, ngx_http_idem_module);
+    if (ctx != NULL && ctx->state == NGX_HTTP_IDEM_READING && ctx->body_hash != NULL) {
+        for (ngx_chain_t *link = in; link != NULL; link = link->next)
+            add(ctx, link->buf->pos, (size_t)(link->buf->last - link->buf->pos));
+    }
+    return ngx_http_idem_next_request_body(r, in);
+}
+
+/* The body was read before we came. */
+static ngx_int_t walk(ngx_http_idem_ctx_t *ctx)
+{
+    ngx_http_request_t *r = ctx->request;
+    u_char *room = NULL;
+    for (ngx_chain_t *link = r->request_body->bufs; link != NULL; link = link->next) {
+        ngx_buf_t *b = link->buf;
+        if (!b->in_file) {
+            add(ctx, b->pos, (size_t)(b->last - b->pos));
+            continue;
+        }
+        if (room == NULL && (room = ngx_palloc(r->pool, WALK_BYTES)) == NULL)
+            return NGX_ERROR;
+        for (off_t at = b->file_pos; at < b->file_last;) {
+            size_t n = b->file_last - at < WALK_BYTES ? (size_t)(b->file_last - at) : WALK_BYTES;
+            ssize_t got = ngx_read_file(b->file, room, n, at);
+            if (got <= 0)
+                return NGX_ERROR;
+            add(ctx, room, (size_t)got);
+            at += got;
+        }
+    }
+    return NGX_OK;
+}
+
+/* The fingerprint is that of: how long the body is, its hash (both 0 without one), and what idem_fingerprint says of the request. */
+ngx_int_t ngx_http_idem_fingerprint(ngx_http_idem_ctx_t *ctx)
+{
+    ngx_http_request_t *r = ctx->request;
+    ngx_str_t text;
+    if (ngx_http_complex_value(r, ctx->conf->fingerprint, &text) != NGX_OK)
+        return NGX_ERROR;
+    if (ctx->body_hash == NULL && ctx->conf->fingerprint_body > 0 && r->request_body != NULL &&
+        r->request_body->bufs != NULL) {
+        ctx->body_hash = idem_fingerprint_begin(ctx->zone->store);
+        if (ctx->body_hash == NULL)
+            return NGX_DECLINED;
+        if (walk(ctx) != NGX_OK)
+            return NGX_ERROR;
+    }
+    uint64_t body[2] = {0, 0};
+    if (ctx->body_hash != NULL) {
+        uint64_t hash = idem_fingerprint_end(ctx->body_hash);
+        ctx->body_hash = NULL;
+        if (hash == 0)
+            return NGX_DECLINED;
+        if (ctx->body_bytes > 0) {
+            body[0] = (uint64_t)ctx->body_bytes;
+            body[1] = hash;
+        }
+    }
+    u_char *framed = ngx_pnalloc(r->pool, sizeof body + text.len);
+    if (framed == NULL)
+        return NGX_ERROR;
+    ngx_memcpy(framed, body, sizeof body);
+    ngx_memcpy(framed + sizeof body, text.data, text.len);
+    ctx->fingerprint = idem_fingerprint(ctx->zone->store, framed, sizeof body + text.len);
+    return ctx->fingerprint != 0 ? NGX_OK : NGX_DECLINED;
+}

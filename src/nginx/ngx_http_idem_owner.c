@@ -1,0 +1,243 @@
+/*
+ * nginx/ngx_http_idem_owner.c - a request that owns its key, from the claim to the end of its content.
+ *
+ * Owns: the heartbeat; the two request headers that tell the upstream about the claim; and that a client who leaves, or doesn't read, does not
+ * take the answer with him (idem_ignore_client_abort): from then on the answer is read from the upstream as before, recorded, and thrown away.
+ *
+ * Invariants: an owner is in zone->owners with a claim, or has been disowned; the heartbeat runs in between. A detached request passes nothing
+ * on to the client, and all buffers that the upstream module gets back are marked as sent, so that it goes on reading.
+ *
+ * If we die here: the claim is a dead process's: taken over at once, or held.
+ */
+#include "ngx_http_idem.h"
+
+/* ------------------------------------------------------------------ headers towards the upstream */
+
+static ngx_str_t fence_name = ngx_string("Idempotency-Fence");
+static ngx_str_t attempt_name = ngx_string("Idempotency-Attempt");
+static u_char fence_lower[] = "idempotency-fence";
+static u_char attempt_lower[] = "idempotency-attempt";
+
+static ngx_uint_t is_ours(const ngx_table_elt_t *line)
+{
+    return (line->key.len == fence_name.len && ngx_strncasecmp(line->key.data, fence_name.data, fence_name.len) == 0) ||
+           (line->key.len == attempt_name.len &&
+            ngx_strncasecmp(line->key.data, attempt_name.data, attempt_name.len) == 0);
+}
+
+/* Clients can't forge them. The list is made anew, since nginx's other structures point at the elements of the old one. */
+ngx_int_t ngx_http_idem_strip(ngx_http_request_t *r)
+{
+    ngx_uint_t forged = 0, all = 0;
+    for (ngx_list_part_t *part = &r->headers_in.headers.part; part != NULL; part = part->next) {
+        ngx_table_elt_t *line = part->elts;
+        for (ngx_uint_t i = 0; i < part->nelts; i++, all++)
+            forged += is_ours(&line[i]);
+    }
+    if (forged == 0)
+        return NGX_OK;
+    ngx_list_t clean;
+    if (ngx_list_init(&clean, r->pool, all, sizeof(ngx_table_elt_t)) != NGX_OK)
+        return NGX_ERROR;
+    for (ngx_list_part_t *part = &r->headers_in.headers.part; part != NULL; part = part->next) {
+        ngx_table_elt_t *line = part->elts;
+        for (ngx_uint_t i = 0; i < part->nelts; i++) {
+            if (is_ours(&line[i]))
+                continue;
+            ngx_table_elt_t *copy = ngx_list_push(&clean);
+            if (copy == NULL)
+                return NGX_ERROR;
+            *copy = line[i];
+        }
+    }
+    /* A list knows its last part by address; one that has all its elements in the first part is copied whole. */
+    r->headers_in.headers = clean;
+    r->headers_in.headers.last = &r->headers_in.headers.part;
+    return NGX_OK;
+}
+
+static ngx_int_t tell(ngx_http_request_t *r, ngx_str_t *name, u_char *lower, uint64_t number)
+{
+    ngx_table_elt_t *line = ngx_list_push(&r->headers_in.headers);
+    if (line == NULL)
+        return NGX_ERROR;
+    ngx_memzero(line, sizeof *line);
+    line->hash = ngx_hash_key(lower, name->len);
+    line->key = *name;
+    line->lowcase_key = lower;
+    line->value.data = ngx_pnalloc(r->pool, NGX_INT64_LEN);
+    if (line->value.data == NULL)
+        return NGX_ERROR;
+    line->value.len = (size_t)(ngx_sprintf(line->value.data, "%uL", number) - line->value.data);
+    return NGX_OK;
+}
+
+/* ------------------------------------------------------------------ owning */
+
+static void beat(ngx_event_t *event)
+{
+    ngx_http_idem_ctx_t *ctx = event->data;
+    if (ctx->recording)
+        return;
+    int e = idem_renew(ctx->zone->store, &ctx->claim, 0);
+    if (e == IDEM_E_LOST) {
+        ngx_log_error(NGX_LOG_WARN, ctx->request->connection->log, 0,
+                      "idem_zone \"%V\": the claim with token %uL was taken over while its request was on its way",
+                      &ctx->zone->name, ctx->claim.token);
+        return;
+    }
+    ngx_add_timer(event, (ngx_msec_t)ngx_max(ctx->lease_ms / 3, 1));
+}
+
+/* The request is about to be freed; what was not recorded by now never will be. */
+static void end_of_request(void *data)
+{
+    ngx_http_idem_ctx_t *ctx = data;
+    if (ctx->state == NGX_HTTP_IDEM_OWNER && ctx->settled == NGX_HTTP_IDEM_UNSETTLED && !ctx->recording)
+        ngx_http_idem_settle_unanswered(ctx);
+}
+
+void ngx_http_idem_disown(ngx_http_idem_ctx_t *ctx)
+{
+    if (ctx->state != NGX_HTTP_IDEM_OWNER)
+        return;
+    ctx->state = NGX_HTTP_IDEM_PASSING;
+    ngx_queue_remove(&ctx->link);
+    if (ctx->heartbeat.timer_set)
+        ngx_del_timer(&ctx->heartbeat);
+}
+
+ngx_int_t ngx_http_idem_own(ngx_http_idem_ctx_t *ctx)
+{
+    ngx_http_request_t *r = ctx->request;
+    ngx_http_cleanup_t *cleanup = ngx_http_cleanup_add(r, 0);
+    if (cleanup == NULL || tell(r, &fence_name, fence_lower, ctx->claim.token) != NGX_OK ||
+        tell(r, &attempt_name, attempt_lower, ctx->claim.attempt) != NGX_OK)
+        return NGX_ERROR;
+    cleanup->handler = end_of_request;
+    cleanup->data = ctx;
+    ctx->state = NGX_HTTP_IDEM_OWNER;
+    ngx_queue_insert_tail(&ctx->zone->owners, &ctx->link);
+    if (ctx->conf->heartbeat) {
+        ctx->heartbeat.handler = beat;
+        ctx->heartbeat.data = ctx;
+        ctx->heartbeat.log = r->connection->log;
+        ctx->heartbeat.cancelable = 1;
+        ngx_add_timer(&ctx->heartbeat, (ngx_msec_t)ngx_max(ctx->lease_ms / 3, 1));
+    }
+    return NGX_OK;
+}
+
+ngx_uint_t ngx_http_idem_sent(ngx_http_request_t *r)
+{
+    const ngx_http_upstream_t *u = r->upstream;
+    if (u != NULL && u->peer.connection != NULL && u->peer.connection->sent > 0)
+        return 1;
+    if (r->upstream_states == NULL)
+        return 0;
+    const ngx_http_upstream_state_t *states = r->upstream_states->elts;
+    for (ngx_uint_t i = 0; i < r->upstream_states->nelts; i++) {
+        if (states[i].bytes_sent > 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ a client that leaves, or doesn't read */
+
+void ngx_http_idem_consume(ngx_chain_t *chain)
+{
+    for (; chain != NULL; chain = chain->next) {
+        chain->buf->pos = chain->buf->last;
+        chain->buf->file_pos = chain->buf->file_last;
+    }
+}
+
+void ngx_http_idem_detach(ngx_http_idem_ctx_t *ctx)
+{
+    ngx_http_request_t *r = ctx->request;
+    ngx_connection_t *c = r->connection;
+    if (!ctx->detached) {
+        ctx->detached = 1;
+        if (ctx->zone->counters != NULL)
+            (void)ngx_atomic_fetch_add(&ctx->zone->counters->aborted, 1);
+        ngx_log_error(NGX_LOG_INFO, c->log, 0,
+                      "idem: the client left before its answer was complete; the answer is recorded all the same");
+    }
+    c->error = 1;
+    c->write->ready = 1;
+    c->write->delayed = 0;
+    if (c->write->timer_set)
+        ngx_del_timer(c->write);
+    if (r->upstream != NULL) {
+        ngx_http_idem_consume(r->upstream->busy_bufs);
+        ngx_http_idem_consume(r->upstream->out_bufs);
+        if (r->upstream->pipe != NULL)
+            ngx_http_idem_consume(r->upstream->pipe->busy);
+    }
+}
+
+/* In the place of the upstream module's own handler, which ends the request when a client doesn't read. */
+static void guarded_write(ngx_http_request_t *r)
+{
+    ngx_http_idem_ctx_t *ctx = ngx_http_idem_ctx(r);
+    ngx_event_t *write = r->connection->write;
+    if (write->timedout) {
+        write->timedout = 0;
+        r->connection->timedout = 1;
+        ngx_log_error(NGX_LOG_INFO, r->connection->log, NGX_ETIMEDOUT, "client timed out");
+        ngx_http_idem_detach(ctx);
+    }
+    ctx->write_handler(r);
+}
+
+ngx_uint_t ngx_http_idem_guarded(const ngx_http_idem_ctx_t *ctx)
+{
+    const ngx_http_upstream_t *u = ctx->request->upstream;
+    return ctx->conf->ignore_client_abort && ctx->settled == NGX_HTTP_IDEM_UNSETTLED && u != NULL && !u->upgrade &&
+           u->cleanup != NULL;
+}
+
+void ngx_http_idem_guard_writes(ngx_http_idem_ctx_t *ctx)
+{
+    ngx_http_request_t *r = ctx->request;
+    if (!ngx_http_idem_guarded(ctx) || r->write_event_handler == guarded_write)
+        return;
+    ctx->write_handler = r->write_event_handler;
+    r->write_event_handler = guarded_write;
+}
+
+/*
+ * The content handler as it was, and then: nobody looks any more whether the client is still there. The upstream modules' own
+ * ..._ignore_client_abort would do the same, but grpc has none. What the upstream module has not begun yet (it waits for a lock of its cache)
+ * will see the flag.
+ */
+static ngx_int_t content(ngx_http_request_t *r)
+{
+    ngx_http_idem_ctx_t *ctx = ngx_http_idem_ctx(r);
+    ngx_int_t rc = ctx->content_handler(r);
+    ngx_http_upstream_t *u = r->upstream;
+    if (!ctx->conf->ignore_client_abort || u == NULL || u->header_sent || u->upgrade || u->conf->ignore_client_abort)
+        return rc;
+    ngx_http_upstream_conf_t *conf = ngx_palloc(r->pool, sizeof *conf);
+    if (conf == NULL)
+        return rc;
+    *conf = *u->conf;
+    conf->ignore_client_abort = 1;
+    u->conf = conf;
+    if (u->cleanup != NULL) {
+        r->read_event_handler = ngx_http_block_reading;
+        r->write_event_handler = ngx_http_request_empty_handler;
+    }
+    return rc;
+}
+
+void ngx_http_idem_own_content(ngx_http_idem_ctx_t *ctx)
+{
+    ngx_http_request_t *r = ctx->request;
+    ctx->content = 1;
+    if (r->content_handler != NULL && r->content_handler != content) {
+        ctx->content_handler = r->content_handler;
+        r->content_handler = content;
+    }
+}
