@@ -18,13 +18,14 @@
 #define IDEM_HTTP_META_HEAD    7u /* bytes of a record before its name */
 
 enum idem_http_meta_kind {
-    IDEM_HTTP_META_STATUS_LINE = 1,  /* value: "201 Created" */
-    IDEM_HTTP_META_CONTENT_TYPE = 2, /* value: all of it; name: what of it counts when types are compared */
-    IDEM_HTTP_META_CHARSET = 3,      /* value: the charset, of a content type that names one */
-    IDEM_HTTP_META_HEADER = 4,       /* name, value */
-    IDEM_HTTP_META_LOCATION = 5,     /* name, value: a relative Location that nginx makes absolute on the way out */
-    IDEM_HTTP_META_TRAILER = 6,      /* name, value */
-    IDEM_HTTP_META_LAST_MODIFIED = 7 /* value: seconds since 1970, 8 bytes; there is no header line of it */
+    IDEM_HTTP_META_STATUS_LINE = 1,   /* value: "201 Created" */
+    IDEM_HTTP_META_CONTENT_TYPE = 2,  /* value: all of it; name: what of it counts when types are compared */
+    IDEM_HTTP_META_CHARSET = 3,       /* value: the charset, of a content type that names one */
+    IDEM_HTTP_META_HEADER = 4,        /* name, value */
+    IDEM_HTTP_META_LOCATION = 5,      /* name, value: a relative Location that nginx makes absolute on the way out */
+    IDEM_HTTP_META_TRAILER = 6,       /* name, value */
+    IDEM_HTTP_META_LAST_MODIFIED = 7, /* value: seconds since 1970, 8 bytes; there is no header line of it */
+    IDEM_HTTP_META_LENGTH = 8         /* value: 8 bytes: the length that an answer to HEAD tells */
 };
 
 struct idem_http_meta {

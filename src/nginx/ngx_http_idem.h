@@ -11,6 +11,7 @@
  *     ngx_http_idem_capture.c  the owner's answer on its way to the client: kept, and recorded at its last byte
  *     ngx_http_idem_record.c   how an answer is recorded, in the event loop or beside it
  *     ngx_http_idem_answer.c   the module's own answers: problems and replays
+ *     ngx_http_idem_gunzip.c   a replay for a client that takes no gzip
  *     ngx_http_idem_status.c   variables, counters, the status page
  *
  * On the library's public header only. One worker is one thread; only ngx_http_idem_record.c hands work to other threads.
@@ -294,6 +295,9 @@ typedef enum {
 ngx_int_t ngx_http_idem_problem(ngx_http_idem_ctx_t *ctx, ngx_http_idem_problem_e problem, const char *detail,
                                 int64_t retry_after_ms);
 ngx_int_t ngx_http_idem_replay(ngx_http_idem_ctx_t *ctx, const idem_reply *reply);
+
+/* ngx_http_idem_gunzip.c. If the answer is gzipped and its client doesn't take that: the plain bytes, and no Content-Encoding. */
+void ngx_http_idem_gunzip(ngx_http_request_t *r, ngx_str_t *body);
 
 /* ngx_http_idem_status.c */
 ngx_int_t ngx_http_idem_variables(ngx_conf_t *cf);

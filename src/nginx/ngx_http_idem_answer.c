@@ -215,6 +215,9 @@ static ngx_int_t restore(ngx_http_request_t *r, const struct idem_http_meta *rec
     case IDEM_HTTP_META_LAST_MODIFIED:
         out->last_modified_time = (time_t)idem_http_meta_number(record);
         return NGX_OK;
+    case IDEM_HTTP_META_LENGTH:
+        out->content_length_n = (off_t)idem_http_meta_number(record);
+        return NGX_OK;
     case IDEM_HTTP_META_TRAILER:
         r->expect_trailers = 1;
         return push_line(&out->trailers, record) != NULL ? NGX_OK : NGX_ERROR;
@@ -244,6 +247,7 @@ ngx_int_t ngx_http_idem_replay(ngx_http_idem_ctx_t *ctx, const idem_reply *reply
     ngx_str_null(&r->headers_out.content_type);
     r->headers_out.content_type_lowcase = NULL;
     r->headers_out.status = (ngx_uint_t)reply->status;
+    r->headers_out.content_length_n = -1;
     while ((more = idem_http_meta_read(reply->meta, reply->meta_bytes, &offset, &record)) > 0) {
         if (restore(r, &record) != NGX_OK)
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -258,6 +262,13 @@ ngx_int_t ngx_http_idem_replay(ngx_http_idem_ctx_t *ctx, const idem_reply *reply
     }
     if (add_header(r, "Idempotency-Replayed", &yes) != NGX_OK)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    r->headers_out.content_length_n = r->expect_trailers ? -1 : (off_t)reply->body_bytes;
-    return send_answer(r, (u_char *)reply->body, reply->body_bytes);
+    ngx_str_t body = {reply->body_bytes, (u_char *)reply->body};
+    if (r->headers_out.status == NGX_HTTP_NO_CONTENT || r->headers_out.status == NGX_HTTP_NOT_MODIFIED) {
+        r->headers_out.content_length_n = -1;
+        r->header_only = 1;
+    } else if (r->headers_out.content_length_n < 0) {
+        ngx_http_idem_gunzip(r, &body);
+        r->headers_out.content_length_n = r->expect_trailers ? -1 : (off_t)body.len;
+    }
+    return send_answer(r, body.data, body.len);
 }

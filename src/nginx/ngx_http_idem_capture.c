@@ -88,6 +88,15 @@ static void keep(struct sink *sink, unsigned kind, const ngx_str_t *name, const 
     sink->bytes += n;
 }
 
+static void keep_number(struct sink *sink, unsigned kind, uint64_t number)
+{
+    u_char bytes[8];
+    ngx_str_t value = {sizeof bytes, bytes};
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (u_char)(number >> (8 * i));
+    keep(sink, kind, NULL, &value);
+}
+
 static void keep_list(const ngx_http_idem_ctx_t *ctx, struct sink *sink, const ngx_list_t *list, unsigned kind)
 {
     const ngx_http_headers_out_t *out = &ctx->request->headers_out;
@@ -120,13 +129,10 @@ static void keep_head(const ngx_http_idem_ctx_t *ctx, struct sink *sink)
             keep(sink, IDEM_HTTP_META_CHARSET, NULL, &out->charset);
     }
     if (out->last_modified == NULL && out->last_modified_time != -1) {
-        uint64_t seconds = (uint64_t)out->last_modified_time;
-        u_char number[8];
-        ngx_str_t value = {sizeof number, number};
-        for (size_t i = 0; i < sizeof number; i++)
-            number[i] = (u_char)(seconds >> (8 * i));
-        keep(sink, IDEM_HTTP_META_LAST_MODIFIED, NULL, &value);
+        keep_number(sink, IDEM_HTTP_META_LAST_MODIFIED, (uint64_t)out->last_modified_time);
     }
+    if (r->method == NGX_HTTP_HEAD && out->content_length_n >= 0)
+        keep_number(sink, IDEM_HTTP_META_LENGTH, (uint64_t)out->content_length_n);
     keep_list(ctx, sink, &out->headers, IDEM_HTTP_META_HEADER);
 }
 
