@@ -1,8 +1,8 @@
 /*
  * nginx/ngx_http_idem_body.c - what a request means: its scope, and the fingerprint of what it asks for.
  *
- * Owns: the hash of a body. It is taken while the body arrives, piece by piece, so that a large one never stops the event loop; only where
- * something else has read the body before us it is walked afterwards.
+ * Owns: the hash of a body. It is taken while the body arrives, piece by piece, so that a large one never stops the event loop; only a small
+ * one, or one that something else has read before us, is walked afterwards.
  *
  * Invariants: the scope is never stored in clear (it holds credentials by default), only its keyed 128-bit digest; one body has one
  * fingerprint, however it is cut into pieces, chunked or not, in memory or in a file. No fingerprint is 0.
@@ -75,9 +75,9 @@ ngx_int_t ngx_http_idem_meaning(ngx_http_idem_ctx_t *ctx)
     ctx->ttl_ms = duration(ctx, ctx->conf->ttl, ctx->zone->ttl_ms, IDEM_TTL_MAX_MS, "idem_ttl");
     if (ctx->lease_ms < 0 || ctx->ttl_ms < 0)
         return NGX_ERROR;
-    /* Only if we are the first to read the body do we see all of it. */
+    /* Only if we are the first to read the body do we see all of it. A small one is walked when it is here. */
     if (ctx->conf->fingerprint_body > 0 && r->request_body == NULL && !r->discard_body &&
-        (r->headers_in.content_length_n > 0 || r->headers_in.chunked)) {
+        (r->headers_in.content_length_n > WALK_BYTES || r->headers_in.chunked)) {
         ctx->body_hash = idem_fingerprint_begin(ctx->zone->store);
         if (ctx->body_hash == NULL)
             return NGX_DECLINED;
@@ -103,7 +103,7 @@ ngx_int_t ngx_http_idem_request_body(ngx_http_request_t *r, ngx_chain_t *in)
     return ngx_http_idem_next_request_body(r, in);
 }
 
-/* The body was read before we came. */
+/* A small body, or one that was read before we came. */
 static ngx_int_t walk(ngx_http_idem_ctx_t *ctx)
 {
     ngx_http_request_t *r = ctx->request;
@@ -128,6 +128,37 @@ static ngx_int_t walk(ngx_http_idem_ctx_t *ctx)
     return NGX_OK;
 }
 
+/* body: its length and its hash, both 0 without one. In one piece or in many, the hash is the same. */
+static ngx_int_t hash_body(ngx_http_idem_ctx_t *ctx, uint64_t body[2])
+{
+    const ngx_http_request_body_t *rb = ctx->request->request_body;
+    if (ctx->body_hash == NULL) {
+        if (ctx->conf->fingerprint_body == 0 || rb == NULL || rb->bufs == NULL)
+            return NGX_OK;
+        const ngx_buf_t *b = rb->bufs->buf;
+        off_t n = b->last - b->pos;
+        if (rb->bufs->next == NULL && !b->in_file && n > 0) {
+            body[0] = (uint64_t)n;
+            body[1] = idem_fingerprint(ctx->zone->store, b->pos, (size_t)ngx_min(n, ctx->conf->fingerprint_body));
+            return body[1] != 0 ? NGX_OK : NGX_DECLINED;
+        }
+        ctx->body_hash = idem_fingerprint_begin(ctx->zone->store);
+        if (ctx->body_hash == NULL)
+            return NGX_DECLINED;
+        if (walk(ctx) != NGX_OK)
+            return NGX_ERROR;
+    }
+    uint64_t hash = idem_fingerprint_end(ctx->body_hash);
+    ctx->body_hash = NULL;
+    if (hash == 0)
+        return NGX_DECLINED;
+    if (ctx->body_bytes > 0) {
+        body[0] = (uint64_t)ctx->body_bytes;
+        body[1] = hash;
+    }
+    return NGX_OK;
+}
+
 /* The fingerprint is that of: how long the body is, its hash (both 0 without one), and what idem_fingerprint says of the request. */
 ngx_int_t ngx_http_idem_fingerprint(ngx_http_idem_ctx_t *ctx)
 {
@@ -135,25 +166,10 @@ ngx_int_t ngx_http_idem_fingerprint(ngx_http_idem_ctx_t *ctx)
     ngx_str_t text;
     if (ngx_http_complex_value(r, ctx->conf->fingerprint, &text) != NGX_OK)
         return NGX_ERROR;
-    if (ctx->body_hash == NULL && ctx->conf->fingerprint_body > 0 && r->request_body != NULL &&
-        r->request_body->bufs != NULL) {
-        ctx->body_hash = idem_fingerprint_begin(ctx->zone->store);
-        if (ctx->body_hash == NULL)
-            return NGX_DECLINED;
-        if (walk(ctx) != NGX_OK)
-            return NGX_ERROR;
-    }
     uint64_t body[2] = {0, 0};
-    if (ctx->body_hash != NULL) {
-        uint64_t hash = idem_fingerprint_end(ctx->body_hash);
-        ctx->body_hash = NULL;
-        if (hash == 0)
-            return NGX_DECLINED;
-        if (ctx->body_bytes > 0) {
-            body[0] = (uint64_t)ctx->body_bytes;
-            body[1] = hash;
-        }
-    }
+    ngx_int_t rc = hash_body(ctx, body);
+    if (rc != NGX_OK)
+        return rc;
     u_char *framed = ngx_pnalloc(r->pool, sizeof body + text.len);
     if (framed == NULL)
         return NGX_ERROR;

@@ -248,7 +248,7 @@ static ngx_int_t begin(ngx_http_request_t *r, ngx_http_idem_ctx_t *ctx)
 
 ngx_int_t ngx_http_idem_precontent(ngx_http_request_t *r)
 {
-    if (r != r->main)
+    if (r != r->main || r->post_action)
         return NGX_DECLINED;
     ngx_http_idem_loc_conf_t *conf = ngx_http_get_module_loc_conf(r, ngx_http_idem_module);
     ngx_http_idem_ctx_t *ctx = ngx_http_idem_ctx(r);
@@ -256,7 +256,7 @@ ngx_int_t ngx_http_idem_precontent(ngx_http_request_t *r)
         ngx_http_idem_own_content(ctx); /* wherever it has been sent to meanwhile */
         return NGX_DECLINED;
     }
-    if (ctx != NULL && ctx->conf == conf)
+    if (ctx != NULL && (ctx->has_key || ctx->conf == conf))
         return ctx->state == NGX_HTTP_IDEM_PASSING ? NGX_DECLINED : NGX_DONE;
     if (conf->zone == NULL)
         return NGX_DECLINED;

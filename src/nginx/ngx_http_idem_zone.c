@@ -196,7 +196,8 @@ void ngx_http_idem_exit_process(ngx_cycle_t *cycle)
         ngx_http_idem_zone_t *zone = zones[i];
         while (!ngx_queue_empty(&zone->owners)) {
             ngx_http_idem_ctx_t *ctx = ngx_queue_data(ngx_queue_head(&zone->owners), ngx_http_idem_ctx_t, link);
-            ngx_http_idem_settle_unanswered(ctx);
+            if (!ctx->recording)
+                ngx_http_idem_settle_unanswered(ctx);
             ngx_http_idem_disown(ctx);
         }
         idem_close(zone->store);
