@@ -103,7 +103,8 @@ typedef struct {
 
     /* In a worker. */
     idem_store *store; /* NULL: could not be opened, tried again every second */
-    ngx_event_t timer;
+    ngx_event_t timer; /* upkeep, each second */
+    ngx_event_t beat;  /* of the owner whose lease is to be renewed next */
     ngx_http_idem_counters_t *counters;
     ngx_queue_t owners;                       /* ngx_http_idem_ctx_t.link */
     ngx_queue_t groups[NGX_HTTP_IDEM_GROUPS]; /* ngx_http_idem_group_t.link */
@@ -121,6 +122,7 @@ typedef struct {
     ngx_uint_t methods; /* NGX_HTTP_POST | ... */
     ngx_flag_t required;
     ngx_str_t header; /* as in the configuration */
+    ngx_str_t header_lower;
     ngx_uint_t syntax;
     ngx_http_complex_value_t *scope;
     ngx_http_complex_value_t *fingerprint;
@@ -172,7 +174,6 @@ typedef struct {
     /* what it means */
     ngx_str_t key; /* unescaped */
     u_char scope[NGX_HTTP_IDEM_SCOPE_BYTES];
-    uint32_t key_hash; /* of scope and key, for the groups of this worker */
     uint64_t fingerprint;
     idem_fingerprint_state *body_hash;
     off_t body_bytes; /* seen by body_hash */
@@ -187,7 +188,7 @@ typedef struct {
 
     /* owning */
     idem_claim claim;
-    ngx_event_t heartbeat;
+    ngx_msec_t beat_at; /* when the lease is to be renewed */
     ngx_http_handler_pt content_handler;
     ngx_http_event_handler_pt write_handler;
 
@@ -212,7 +213,8 @@ typedef struct {
     unsigned overflow : 1;  /* its body is larger than idem_max_body */
     unsigned detached : 1;  /* the client is gone; its answer is recorded all the same */
     unsigned recording : 1; /* a thread is at it */
-    unsigned deferred : 1;  /* the header waits for the disk too: it is all there is */
+    unsigned beating : 1;
+    unsigned deferred : 1; /* the header waits for the disk too: it is all there is */
 } ngx_http_idem_ctx_t;
 
 extern ngx_module_t ngx_http_idem_module;
@@ -266,7 +268,8 @@ void ngx_http_idem_detach(ngx_http_idem_ctx_t *ctx);
 void ngx_http_idem_guard_writes(ngx_http_idem_ctx_t *ctx);
 ngx_uint_t ngx_http_idem_guarded(const ngx_http_idem_ctx_t *ctx); /* its answer is wanted even if the client leaves */
 void ngx_http_idem_consume(ngx_chain_t *chain);                   /* as if it had been sent */
-void ngx_http_idem_disown(ngx_http_idem_ctx_t *ctx);              /* no longer an owner: timers and lists */
+void ngx_http_idem_beat(ngx_event_t *event);
+void ngx_http_idem_disown(ngx_http_idem_ctx_t *ctx); /* no longer an owner: timers and lists */
 ngx_int_t ngx_http_idem_strip(ngx_http_request_t *r);
 ngx_uint_t ngx_http_idem_sent(ngx_http_request_t *r); /* something went out to an upstream */
 

@@ -25,6 +25,13 @@ void ngx_http_idem_key_of(ngx_http_idem_ctx_t *ctx, idem_key *key)
     key->key_bytes = ctx->key.len;
 }
 
+static u_char *hex_of(u_char *at, uint64_t n)
+{
+    for (int shift = 60; shift >= 0; shift -= 4)
+        *at++ = (u_char) "0123456789abcdef"[(n >> shift) & 15];
+    return at;
+}
+
 /* Two keyed 64-bit hashes, told apart by their first byte. */
 static ngx_int_t digest_scope(ngx_http_idem_ctx_t *ctx, const ngx_str_t *scope)
 {
@@ -38,9 +45,8 @@ static ngx_int_t digest_scope(ngx_http_idem_ctx_t *ctx, const ngx_str_t *scope)
         uint64_t hash = idem_fingerprint(ctx->zone->store, framed, scope->len + 1);
         if (hash == 0)
             return NGX_DECLINED;
-        hex = ngx_sprintf(hex, "%016xL", (int64_t)hash);
+        hex = hex_of(hex, hash);
     }
-    ctx->key_hash = ngx_murmur_hash2(ctx->scope, sizeof ctx->scope) ^ ngx_murmur_hash2(ctx->key.data, ctx->key.len);
     return NGX_OK;
 }
 

@@ -26,7 +26,7 @@ static ngx_int_t find_header(ngx_http_request_t *r, const ngx_str_t *name, ngx_s
     for (ngx_list_part_t *part = &r->headers_in.headers.part; part != NULL; part = part->next) {
         ngx_table_elt_t *line = part->elts;
         for (ngx_uint_t i = 0; i < part->nelts; i++) {
-            if (line[i].key.len == name->len && ngx_strncasecmp(line[i].key.data, name->data, name->len) == 0) {
+            if (line[i].key.len == name->len && ngx_memcmp(line[i].lowcase_key, name->data, name->len) == 0) {
                 *value = line[i].value;
                 found++;
             }
@@ -54,7 +54,7 @@ static ngx_uint_t read_key(ngx_http_idem_ctx_t *ctx, ngx_int_t *rc)
 {
     ngx_http_request_t *r = ctx->request;
     ngx_str_t value;
-    ngx_int_t found = find_header(r, &ctx->conf->header, &value);
+    ngx_int_t found = find_header(r, &ctx->conf->header_lower, &value);
     if (found == NGX_DECLINED) {
         ngx_http_idem_count(ctx, NGX_HTTP_IDEM_MISSING);
         *rc = ctx->conf->required ? ngx_http_idem_problem(ctx, NGX_HTTP_IDEM_PROBLEM_MISSING, NULL, 0) : NGX_DECLINED;

@@ -520,6 +520,11 @@ char *ngx_http_idem_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_bitmask_value(loc->methods, up->methods, NGX_CONF_BITMASK_SET | NGX_HTTP_POST | NGX_HTTP_PATCH);
     ngx_conf_merge_value(loc->required, up->required, 0);
     ngx_conf_merge_str_value(loc->header, up->header, "Idempotency-Key");
+    loc->header_lower.len = loc->header.len;
+    loc->header_lower.data = ngx_pnalloc(cf->pool, loc->header.len);
+    if (loc->header_lower.data == NULL)
+        return NGX_CONF_ERROR;
+    ngx_strlow(loc->header_lower.data, loc->header.data, loc->header.len);
     ngx_conf_merge_uint_value(loc->syntax, up->syntax, NGX_HTTP_IDEM_LENIENT);
     if (loc->scope == NULL)
         loc->scope = up->scope != NULL ? up->scope : constant(cf, "$host$http_authorization");

@@ -4,7 +4,7 @@
  * Owns: the heartbeat; the two request headers that tell the upstream about the claim; and that a client who leaves, or doesn't read, does not
  * take the answer with him (idem_ignore_client_abort): from then on the answer is read from the upstream as before, recorded, and thrown away.
  *
- * Invariants: an owner is in zone->owners with a claim, or has been disowned; the heartbeat runs in between. A detached request passes nothing
+ * Invariants: an owner is in zone->owners with a claim, or has been disowned; its lease is renewed in between. A detached request passes nothing
  * on to the client, and all buffers that the upstream module gets back are marked as sent, so that it goes on reading.
  *
  * If we die here: the claim is a dead process's: taken over at once, or held.
@@ -13,16 +13,22 @@
 
 /* ------------------------------------------------------------------ headers towards the upstream */
 
-static ngx_str_t fence_name = ngx_string("Idempotency-Fence");
-static ngx_str_t attempt_name = ngx_string("Idempotency-Attempt");
-static u_char fence_lower[] = "idempotency-fence";
-static u_char attempt_lower[] = "idempotency-attempt";
+struct name {
+    ngx_str_t text;
+    u_char *lower;
+    ngx_uint_t hash; /* of lower; made on first use */
+};
+static struct name fence = {ngx_string("Idempotency-Fence"), (u_char *)"idempotency-fence", 0};
+static struct name attempt = {ngx_string("Idempotency-Attempt"), (u_char *)"idempotency-attempt", 0};
+
+static ngx_uint_t is(const ngx_table_elt_t *line, const struct name *name)
+{
+    return line->key.len == name->text.len && ngx_memcmp(line->lowcase_key, name->lower, name->text.len) == 0;
+}
 
 static ngx_uint_t is_ours(const ngx_table_elt_t *line)
 {
-    return (line->key.len == fence_name.len && ngx_strncasecmp(line->key.data, fence_name.data, fence_name.len) == 0) ||
-           (line->key.len == attempt_name.len &&
-            ngx_strncasecmp(line->key.data, attempt_name.data, attempt_name.len) == 0);
+    return is(line, &fence) || is(line, &attempt);
 }
 
 /* Clients can't forge them. The list is made anew, since nginx's other structures point at the elements of the old one. */
@@ -56,37 +62,66 @@ ngx_int_t ngx_http_idem_strip(ngx_http_request_t *r)
     return NGX_OK;
 }
 
-static ngx_int_t tell(ngx_http_request_t *r, ngx_str_t *name, u_char *lower, uint64_t number)
+static ngx_int_t tell(ngx_http_request_t *r, struct name *name, uint64_t number)
 {
     ngx_table_elt_t *line = ngx_list_push(&r->headers_in.headers);
     if (line == NULL)
         return NGX_ERROR;
     ngx_memzero(line, sizeof *line);
-    line->hash = ngx_hash_key(lower, name->len);
-    line->key = *name;
-    line->lowcase_key = lower;
-    line->value.data = ngx_pnalloc(r->pool, NGX_INT64_LEN);
-    if (line->value.data == NULL)
+    if (name->hash == 0)
+        name->hash = ngx_hash_key(name->lower, name->text.len);
+    line->hash = name->hash;
+    line->key = name->text;
+    line->lowcase_key = name->lower;
+    u_char *room = ngx_pnalloc(r->pool, NGX_INT64_LEN);
+    if (room == NULL)
         return NGX_ERROR;
-    line->value.len = (size_t)(ngx_sprintf(line->value.data, "%uL", number) - line->value.data);
+    u_char *at = room + NGX_INT64_LEN;
+    do {
+        *--at = (u_char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    line->value.data = at;
+    line->value.len = (size_t)(room + NGX_INT64_LEN - at);
     return NGX_OK;
 }
 
 /* ------------------------------------------------------------------ owning */
 
-static void beat(ngx_event_t *event)
+static void renew(ngx_http_idem_ctx_t *ctx)
 {
-    ngx_http_idem_ctx_t *ctx = event->data;
-    if (ctx->recording)
-        return;
+    ctx->beat_at = ngx_current_msec + (ngx_msec_t)ngx_max(ctx->lease_ms / 3, 1);
     int e = idem_renew(ctx->zone->store, &ctx->claim, 0);
-    if (e == IDEM_E_LOST) {
-        ngx_log_error(NGX_LOG_WARN, ctx->request->connection->log, 0,
-                      "idem_zone \"%V\": the claim with token %uL was taken over while its request was on its way",
-                      &ctx->zone->name, ctx->claim.token);
+    if (e != IDEM_E_LOST)
+        return; /* whatever else it is, the next beat tries again */
+    ctx->beating = 0;
+    ngx_log_error(NGX_LOG_WARN, ctx->request->connection->log, 0,
+                  "idem_zone \"%V\": the claim with token %uL was taken over while its request was on its way",
+                  &ctx->zone->name, ctx->claim.token);
+}
+
+static void beat_by(ngx_http_idem_zone_t *zone, ngx_msec_t at)
+{
+    ngx_msec_int_t in = (ngx_msec_int_t)(at - ngx_current_msec);
+    if (zone->beat.timer_set && (ngx_msec_int_t)(zone->beat.timer.key - at) <= 0)
         return;
+    ngx_add_timer(&zone->beat, (ngx_msec_t)ngx_max(in, 1));
+}
+
+/* One timer for all owners of a zone: most requests are over long before theirs would be due. */
+void ngx_http_idem_beat(ngx_event_t *event)
+{
+    ngx_http_idem_zone_t *zone = event->data;
+    for (ngx_queue_t *q = ngx_queue_head(&zone->owners); q != ngx_queue_sentinel(&zone->owners);
+         q = ngx_queue_next(q)) {
+        ngx_http_idem_ctx_t *ctx = ngx_queue_data(q, ngx_http_idem_ctx_t, link);
+        if (!ctx->beating || ctx->recording)
+            continue;
+        if ((ngx_msec_int_t)(ctx->beat_at - ngx_current_msec) <= 0)
+            renew(ctx);
+        if (ctx->beating)
+            beat_by(zone, ctx->beat_at);
     }
-    ngx_add_timer(event, (ngx_msec_t)ngx_max(ctx->lease_ms / 3, 1));
 }
 
 /* The request is about to be freed; what was not recorded by now never will be. */
@@ -103,27 +138,23 @@ void ngx_http_idem_disown(ngx_http_idem_ctx_t *ctx)
         return;
     ctx->state = NGX_HTTP_IDEM_PASSING;
     ngx_queue_remove(&ctx->link);
-    if (ctx->heartbeat.timer_set)
-        ngx_del_timer(&ctx->heartbeat);
 }
 
 ngx_int_t ngx_http_idem_own(ngx_http_idem_ctx_t *ctx)
 {
     ngx_http_request_t *r = ctx->request;
     ngx_http_cleanup_t *cleanup = ngx_http_cleanup_add(r, 0);
-    if (cleanup == NULL || tell(r, &fence_name, fence_lower, ctx->claim.token) != NGX_OK ||
-        tell(r, &attempt_name, attempt_lower, ctx->claim.attempt) != NGX_OK)
+    if (cleanup == NULL || tell(r, &fence, ctx->claim.token) != NGX_OK ||
+        tell(r, &attempt, ctx->claim.attempt) != NGX_OK)
         return NGX_ERROR;
     cleanup->handler = end_of_request;
     cleanup->data = ctx;
     ctx->state = NGX_HTTP_IDEM_OWNER;
     ngx_queue_insert_tail(&ctx->zone->owners, &ctx->link);
     if (ctx->conf->heartbeat) {
-        ctx->heartbeat.handler = beat;
-        ctx->heartbeat.data = ctx;
-        ctx->heartbeat.log = r->connection->log;
-        ctx->heartbeat.cancelable = 1;
-        ngx_add_timer(&ctx->heartbeat, (ngx_msec_t)ngx_max(ctx->lease_ms / 3, 1));
+        ctx->beating = 1;
+        ctx->beat_at = ngx_current_msec + (ngx_msec_t)ngx_max(ctx->lease_ms / 3, 1);
+        beat_by(ctx->zone, ctx->beat_at);
     }
     return NGX_OK;
 }

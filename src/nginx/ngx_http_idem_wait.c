@@ -19,8 +19,7 @@ struct ngx_http_idem_group_s {
     ngx_queue_t link; /* in zone->groups */
     ngx_http_idem_zone_t *zone;
     ngx_queue_t waiters; /* ngx_http_idem_ctx_t.link, the oldest first */
-    uint32_t key_hash;
-    uint64_t token; /* of the attempt they wait for */
+    uint64_t token;      /* of the attempt they wait for */
     ngx_msec_t look_ms;
     ngx_event_t timer;
     ngx_uint_t woken; /* all of them are about to ask */
@@ -33,14 +32,19 @@ static ngx_http_idem_ctx_t *first(const ngx_http_idem_group_t *group)
 
 static ngx_uint_t same_key(const ngx_http_idem_ctx_t *a, const ngx_http_idem_ctx_t *b)
 {
-    return a->key_hash == b->key_hash && a->key.len == b->key.len &&
-           ngx_memcmp(a->scope, b->scope, sizeof a->scope) == 0 &&
+    return a->key.len == b->key.len && ngx_memcmp(a->scope, b->scope, sizeof a->scope) == 0 &&
            ngx_memcmp(a->key.data, b->key.data, a->key.len) == 0;
 }
 
-static ngx_http_idem_group_t *find_group(ngx_http_idem_zone_t *zone, const ngx_http_idem_ctx_t *ctx)
+static ngx_queue_t *bucket_of(ngx_http_idem_zone_t *zone, const ngx_http_idem_ctx_t *ctx)
 {
-    ngx_queue_t *bucket = &zone->groups[ctx->key_hash % NGX_HTTP_IDEM_GROUPS];
+    uint32_t hash =
+        ngx_murmur_hash2((u_char *)ctx->scope, sizeof ctx->scope) ^ ngx_murmur_hash2(ctx->key.data, ctx->key.len);
+    return &zone->groups[hash % NGX_HTTP_IDEM_GROUPS];
+}
+
+static ngx_http_idem_group_t *find_group(const ngx_queue_t *bucket, const ngx_http_idem_ctx_t *ctx)
+{
     for (ngx_queue_t *q = ngx_queue_head(bucket); q != ngx_queue_sentinel(bucket); q = ngx_queue_next(q)) {
         ngx_http_idem_group_t *group = ngx_queue_data(q, ngx_http_idem_group_t, link);
         if (same_key(first(group), ctx))
@@ -84,20 +88,18 @@ static void wake(ngx_event_t *event)
     ngx_http_run_posted_requests(c);
 }
 
-static ngx_http_idem_group_t *make_group(ngx_http_idem_ctx_t *ctx)
+static ngx_http_idem_group_t *make_group(ngx_http_idem_zone_t *zone, ngx_queue_t *bucket)
 {
-    ngx_http_idem_zone_t *zone = ctx->zone;
     ngx_http_idem_group_t *group = ngx_calloc(sizeof *group, ngx_cycle->log);
     if (group == NULL)
         return NULL;
     group->zone = zone;
-    group->key_hash = ctx->key_hash;
     group->look_ms = LOOK_FIRST_MS;
     ngx_queue_init(&group->waiters);
     group->timer.handler = look;
     group->timer.data = group;
     group->timer.log = ngx_cycle->log;
-    ngx_queue_insert_tail(&zone->groups[ctx->key_hash % NGX_HTTP_IDEM_GROUPS], &group->link);
+    ngx_queue_insert_tail(bucket, &group->link);
     ngx_add_timer(&group->timer, group->look_ms);
     return group;
 }
@@ -108,8 +110,9 @@ static ngx_int_t join(ngx_http_idem_ctx_t *ctx)
     ngx_connection_t *c = r->connection;
     if (ctx->conf->wait == 0 || ctx->zone->waiting >= ctx->conf->max_waiters)
         return NGX_DECLINED;
-    ngx_http_idem_group_t *group = find_group(ctx->zone, ctx);
-    if (group == NULL && (group = make_group(ctx)) == NULL)
+    ngx_queue_t *bucket = bucket_of(ctx->zone, ctx);
+    ngx_http_idem_group_t *group = find_group(bucket, ctx);
+    if (group == NULL && (group = make_group(ctx->zone, bucket)) == NULL)
         return NGX_DECLINED;
     ctx->group = group;
     ngx_queue_insert_tail(&group->waiters, &ctx->link);
@@ -185,7 +188,7 @@ void ngx_http_idem_wait_leave(ngx_http_idem_ctx_t *ctx, ngx_uint_t news)
 
 void ngx_http_idem_wait_wake(ngx_http_idem_zone_t *zone, const ngx_http_idem_ctx_t *settled)
 {
-    ngx_http_idem_group_t *group = find_group(zone, settled);
+    ngx_http_idem_group_t *group = zone->waiting > 0 ? find_group(bucket_of(zone, settled), settled) : NULL;
     if (group != NULL)
         wake_all(group);
 }

@@ -180,6 +180,10 @@ ngx_int_t ngx_http_idem_init_process(ngx_cycle_t *cycle)
         zone->timer.data = zone;
         zone->timer.log = cycle->log;
         zone->timer.cancelable = 1;
+        zone->beat.handler = ngx_http_idem_beat;
+        zone->beat.data = zone;
+        zone->beat.log = cycle->log;
+        zone->beat.cancelable = 1;
         ngx_add_timer(&zone->timer, TICK_MS);
     }
     return NGX_OK;
