@@ -28,7 +28,7 @@ def place(name):
 
 
 scene = Scene(http="""
-    idem_zone z path={shm}/z keys=2000 response=4k;
+    idem_zone z path={shm}/z keys=64 response=1m;
     idem_max_body 2m;
 """, server="\n".join(f"location {place(name)}/ {{ idem z; {how} }}" for name, how in PLACES.items()) + """
         location /deaf/ { idem z; send_timeout 1s; proxy_pass http://{up}; }

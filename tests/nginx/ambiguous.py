@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """The request went out and no answer came back, or half of one: what idem_ambiguous hold, abandon and store make of it.
 
-Where nothing was sent nothing can have happened: then the claim is given back in all three."""
+Where nothing was sent nothing can have happened: then the claim is given back in all three (and those who happen to wait
+share the failure: "shared")."""
 import socket
 
 from support.checks import same
@@ -62,7 +63,7 @@ def refused():
     for mode in MODES:
         route = scene.route()
         first = route.post(f"/{mode}-port", headers=[("X-Port", scene.names["refused"])])
-        same((first.status, scene.logged(first)["claim"]), (502, "abandoned"), f"status and $idem_status with {mode}")
+        same((first.status, scene.logged(first)["claim"]), (502, "shared"), f"status and $idem_status with {mode}")
         again = route.post(f"/{mode}-port", headers=[("X-Port", scene.names["up"])])
         same((again.status, again.body), (201, b"execution 1\n"), f"the next one with {mode}")
         same(route.requests[0].header("Idempotency-Attempt"), "2", "attempt")
@@ -74,7 +75,7 @@ def none_live():
     for mode in MODES:
         route = scene.route()
         answers = [route.post(f"/{mode}-none") for _ in range(2)]
-        same([(a.status, scene.logged(a)["claim"]) for a in answers], [(502, "abandoned")] * 2, f"answers with {mode}")
+        same([(a.status, scene.logged(a)["claim"]) for a in answers], [(502, "shared")] * 2, f"answers with {mode}")
         route.executed(0)
 
 
@@ -125,7 +126,6 @@ def silent(name, script, status, at=""):
 silent("closed after the request was read", lambda x: x.close(), 502)
 silent("reset after the request was read", lambda x: x.reset(), 502)
 silent("closed in the middle of the header", lambda x: (x.raw(b"HTTP/1.1 201 Created\r\nX-"), x.close()), 502)
-silent("a header that is none", lambda x: (x.raw(b"\x00\x01 no HTTP here\r\n\r\n"), x.close()), 502)
 silent("no answer in time (504)", lambda x: x.route.gate.stop_here(), 504, "-hasty")
 
 
@@ -172,6 +172,37 @@ def unfinished_chunks(x):
 cut_off("a truncated answer", shortened)
 cut_off("a truncated answer without buffering", shortened, "-unbuffered")
 cut_off("unfinished chunks", unfinished_chunks)
+
+
+def no_header(mode):
+    """nginx takes bytes without a header for HTTP/0.9 and passes them on: no status, so no answer."""
+    @scene.check(f"bytes without a header, idem_ambiguous {mode}")
+    def check():
+        route = scene.route(lambda x: (x.raw(b"no HTTP here"), x.close()) if x.number == 1 else x.answer(201, b"execution 2\n"))
+        place = f"/{mode}"
+        connection = route.open(place, headers=[("Connection", "close")])
+        mark, data = connection.mark, b""
+        while piece := connection.sock.recv(1000):
+            data += piece
+        connection.close()
+        same(data, b"no HTTP here", "what the client gets")
+        fate = scene.logged_mark(mark)["claim"]
+        if mode == "hold":
+            same(fate, "held", "$idem_status")
+            held(route, place)
+            route.executed(1)
+        elif mode == "abandon":
+            same(route.post(place).body, b"execution 2\n", "the next one")
+            same(route.requests[1].header("Idempotency-Attempt"), "2", "attempt")
+            route.executed(2)
+        else:
+            same(fate, "tombstone", "$idem_status")
+            not_kept(route, place)
+            route.executed(1)
+
+
+for kind in MODES:
+    no_header(kind)
 
 
 @scene.check("the default is hold")

@@ -21,8 +21,8 @@ def write_static(scene):
 
 scene = Scene(before=write_static, http="""
     idem_zone z path={shm}/z keys=4000 response=4k;
+    idem_zone large path={shm}/large keys=64 response=700k;
     proxy_pass_header Date;
-    proxy_pass_header Server;
 """, server="""
         location /a { idem z; proxy_pass http://{up}; }
         location /plain { proxy_pass http://{up}; }
@@ -39,8 +39,9 @@ scene = Scene(before=write_static, http="""
         location /keep { idem z; idem_store_headers Set-Cookie; proxy_pass http://{up}; }
         location /hide { idem z; idem_hide_headers X-Execution X-Trace; proxy_pass http://{up}; }
         location /small { idem z; idem_max_body 1k; proxy_pass http://{up}; }
-        location /large { idem z; idem_max_body 1m; proxy_pass http://{up}; }
-        location /large-unbuffered { idem z; idem_max_body 1m; proxy_buffering off; proxy_pass http://{up}; }
+        location /large { idem large; idem_max_body 1m; proxy_pass http://{up}; }
+        location /large-unbuffered { idem large; idem_max_body 1m; proxy_buffering off; proxy_pass http://{up}; }
+        location /server { idem z; proxy_pass_header Server; proxy_pass http://{up}; }
         location /brief { idem z; idem_ttl 1s; proxy_pass http://{up}; }
         location /ttl { idem z; idem_ttl 1h min=1s max=2h; proxy_pass http://{up}; }
         location /ttl-variable { idem z; idem_ttl $http_x_ttl; proxy_pass http://{up}; }
@@ -60,7 +61,7 @@ def page(framing="length", headers=(), status=200, body=PAGE):
 def as_without():
     for framing in ("length", "chunked", "eof"):
         for guarded, plain in (("/a", "/plain"), ("/unbuffered", "/plain-unbuffered")):
-            route = scene.route(page(framing, [("ETag", '"v1"'), ("X-Cased-NAME", "a  b"), ("Last-Modified", DATE[1]), ("Server", "shop/1")]))
+            route = scene.route(page(framing, [("ETag", '"v1"'), ("X-Cased-NAME", "a  b"), ("Last-Modified", DATE[1])]))
             with_it, without = route.post(guarded), route.post(plain)
             same((with_it.head, with_it.body), (without.head, without.body), f"{framing} at {guarded}")
             same(with_it.body, PAGE, f"the page, {framing} at {guarded}")
@@ -108,6 +109,15 @@ def headers():
     for name in {name for name, _ in sent}:
         same(again.all(name), [value for key, value in sent if key == name], f"values of {name}")
     same(again.header("Content-Type"), "text/plain", "Content-Type")
+    route.executed(1)
+
+
+@scene.check("where proxy_pass_header lets the upstream's Server through, a replay has it")
+def server():
+    route = scene.route(page(headers=[("Server", "shop/1")]))
+    first, again = route.post("/server"), route.post("/server")
+    same(first.all("Server"), ["shop/1"], "Server")
+    replayed(again, first)
     route.executed(1)
 
 

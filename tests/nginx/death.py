@@ -259,7 +259,7 @@ def reload_both():
     calls += [old.later("/abandon") for _ in range(3)]
     newer = [new.later("/abandon") for _ in range(4)]
     new.gate.arrived()
-    eventually(lambda: scene.metric("waiting") >= 6, "those of the new generation wait")
+    scene.waiting(6)  # in the new workers: three for the old key, three for the new one
     scene.nginx.reload()  # a third generation
     newer += [new.later("/abandon") for _ in range(2)]
     old.gate.open()

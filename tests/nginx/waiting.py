@@ -185,7 +185,7 @@ def most():
     route.gate.arrived()
     calls += [route.later("/few") for _ in range(12)]  # three workers, two each
     eventually(lambda: sum(call.done() for call in calls) >= 6, "those above the bound are told")
-    waiting_now = scene.metric("waiting", "few")
+    waiting_now = scene.waiting_now("few")
     route.gate.open()
     seen = answers(calls)
     turned_away = [a for a in seen if a.status == 409]

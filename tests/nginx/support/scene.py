@@ -17,9 +17,9 @@ from .upstream import Route, Routes, Upstream, default_script
 
 _SERVER = """
     server {{
-        listen 127.0.0.1:{{port}} backlog=4096;
+        listen 127.0.0.1:{{port}} backlog=4096 reuseport;
         server_name _;
-        location = /idem-status {{ idem_status on; }}
+        location = /idem-status {{ idem_status on; add_header X-Worker $pid; }}
         {more_listen}
 {server}
     }}
@@ -104,16 +104,25 @@ class Scene:
     def outcome(self, answer):
         return self.logged(answer)["outcome"]
 
-    def waiting(self, count, zone="z", port=None):
-        """Waits until so many requests wait for another's answer, over all workers."""
+    def waiting(self, count, zone="z"):
+        """Waits until so many requests wait for another's answer, over all workers that are not on their way out."""
+        eventually(lambda: self.waiting_now(zone) == count, lambda: f"{self.waiting_now(zone)} requests wait, expected {count}")
+
+    def waiting_now(self, zone="z"):
+        """Each worker tells its own: asks until each has."""
+        told = {}
+
         def look():
-            return self.metric("waiting", zone, port) == count
+            page = client.ask(self.nginx.port, "GET", "/idem-status?format=prometheus")
+            told[int(page.header("X-Worker"))] = self.metric("waiting", zone, page)
+            return set(self.nginx.workers()) <= set(told)
 
-        eventually(look, lambda: f"{self.metric('waiting', zone, port)} requests wait, expected {count}")
+        eventually(look, "an answer of each worker")
+        return sum(told[pid] for pid in self.nginx.workers() if pid in told)
 
-    def metric(self, name, zone="z", port=None, **labels):
+    def metric(self, name, zone="z", page=None, **labels):
         """One value of the status page (summed up where labels don't tell which), or None."""
-        page = client.ask(port or self.nginx.port, "GET", "/idem-status?format=prometheus").body.decode()
+        page = (page or client.ask(self.nginx.port, "GET", "/idem-status?format=prometheus")).body.decode()
         values = []
         for line in page.splitlines():
             if line.startswith(f"idem_{name}{{") and f'zone="{zone}"' in line:

@@ -1,7 +1,6 @@
 """One real nginx: the packaged binary as a root master with www-data workers, in a directory of its own.
 
-It stays in the foreground, so that it is this process's child and in the same process group as the test: whoever ends that
-group ends it. Processes are found through their parents and ended by their ids."""
+It stays in the foreground, so that it is in the same process group as the test: whoever ends that group ends it. Processes are found through their parents and ended by their ids."""
 import ctypes
 import os
 import random
@@ -38,6 +37,10 @@ http {{
 {http}
 }}
 """
+
+
+# nginx takes USR2 only when its parent isn't the one that started it any more: a shell starts it, waits for a line, and ends.
+_STARTER = '"$@" >/dev/null & echo $!; exec >/dev/null; read line'
 
 
 def adopt_orphans():
@@ -91,7 +94,7 @@ def cpu_seconds(pid):
 
 
 class Adopted:
-    """A child that somebody else started, as subprocess knows its own."""
+    """A child that somebody else started (adopt_orphans()), as subprocess knows its own."""
 
     def __init__(self, pid):
         self.pid, self.returncode = pid, None
@@ -164,19 +167,28 @@ class Nginx:
     def launch(self):
         """Starts it with the configuration as it is; False if a port was taken meanwhile."""
         self._log_from = os.path.getsize(self.log) if os.path.exists(self.log) else 0
-        self.process = subprocess.Popen([BINARY, "-c", self.conf, "-e", f"{self.dir}/stderr"], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=open(f"{self.dir}/stderr.out", "ab"))
-        self.pid = self.process.pid
-        end = time.monotonic() + LIMIT
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                if "Address already in use" in self.errors():
-                    return False
-                raise Failed(f"nginx ended with {self.process.returncode}: {self.errors()[-2000:]}")
-            if len(self.workers()) >= self.workers_wanted and self.accepts():
-                return True
-            time.sleep(0.01)
-        raise Failed(f"nginx doesn't accept connections: {self.errors()[-2000:]}")
+        with open(f"{self.dir}/stderr.out", "ab") as stderr:
+            starter = subprocess.Popen(["/bin/sh", "-c", _STARTER, "sh", BINARY, "-c", self.conf, "-e", f"{self.dir}/stderr"],
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
+        self.pid = int(starter.stdout.readline())
+        end, state = time.monotonic() + LIMIT, None
+        while state is None and time.monotonic() < end:
+            if not alive(self.pid):
+                state = "ended"
+            elif len(self.workers()) >= self.workers_wanted and self.accepts():
+                state = "serves"
+            else:
+                time.sleep(0.01)
+        starter.communicate(b"\n", LIMIT)
+        self.process = Adopted(self.pid)
+        if state == "ended":
+            self.process.wait(LIMIT)
+            self.process = None
+            if "Address already in use" in self.errors():
+                return False
+        if state != "serves":
+            raise Failed(f"nginx {state or 'does not serve'}: {self.errors()[-2000:]}")
+        return True
 
     def accepts(self):
         try:
