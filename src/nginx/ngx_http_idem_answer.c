@@ -242,13 +242,15 @@ ngx_int_t ngx_http_idem_replay(ngx_http_idem_ctx_t *ctx, const idem_reply *reply
     ngx_http_request_t *r = ctx->request;
     struct idem_http_meta record;
     size_t offset = 0;
-    int more;
+    int more = 0;
     clean_head(r);
     ngx_str_null(&r->headers_out.content_type);
     r->headers_out.content_type_lowcase = NULL;
     r->headers_out.status = (ngx_uint_t)reply->status;
     r->headers_out.content_length_n = -1;
-    while ((more = idem_http_meta_read(reply->meta, reply->meta_bytes, &offset, &record)) > 0) {
+    /* An answer without a head was given by an operator: idem resolve --completed --status 201. */
+    while (reply->meta_bytes > 0 &&
+           (more = idem_http_meta_read(reply->meta, reply->meta_bytes, &offset, &record)) > 0) {
         if (restore(r, &record) != NGX_OK)
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }

@@ -249,6 +249,8 @@ ngx_int_t ngx_http_idem_header(ngx_http_request_t *r)
     ctx->length = r->headers_out.content_length_n; /* other filters will change it */
     if (ctx->length > (off_t)ctx->conf->max_body)
         ctx->overflow = 1;
+    if (ctx->answer_status < NGX_HTTP_OK) /* bytes without a header (HTTP/0.9): nothing that could be given again */
+        ctx->overflow = 1;
     if (is_header_only(r)) {
         if (ngx_http_idem_records_beside(ctx)) {
             ctx->deferred = 1;

@@ -128,7 +128,8 @@ static void in_progress(ngx_http_idem_ctx_t *ctx, const idem_reply *reply)
 static void replayed(ngx_http_idem_ctx_t *ctx, const idem_reply *reply)
 {
     ctx->age_ms = reply->age_ms;
-    if (reply->flags & IDEM_REPLY_NOT_RETAINED) {
+    /* Without head and status: an operator found that it happened, and said no more (idem resolve --completed). */
+    if (reply->flags & IDEM_REPLY_NOT_RETAINED || (reply->meta_bytes == 0 && reply->status == 0)) {
         ngx_http_idem_count(ctx, NGX_HTTP_IDEM_NOT_RETAINED);
         answer(ctx, ngx_http_idem_problem(ctx, NGX_HTTP_IDEM_PROBLEM_NOT_RETAINED, NULL, 0));
         return;
