@@ -302,6 +302,15 @@ def completed():
     route.executed(1)
 
 
+@scene.check("idem resolve --completed with no more said: 409 not-retained from then on")
+def completed_in_silence():
+    route = scene.route(lambda x: x.close())
+    scope, token = lost(route, "/hold")
+    scene.idem("resolve", "--scope", scope, "--token", token, "--completed", "--no-body", "--key", route.key)
+    not_kept(route, "/hold")
+    route.executed(1)
+
+
 @scene.check("idem forget makes a held key new")
 def forgotten():
     route = scene.route(lambda x: x.close() if x.number == 1 else x.answer(201, b"second\n"))

@@ -361,14 +361,13 @@ def upgrade():
     scene.nginx.tell(signal.SIGUSR2)
     new = eventually(lambda: read_pid(f"{scene.dir}/nginx.pid", old), "the new master's pid")
     eventually(lambda: len(scene.nginx.workers(new)) == 2, "the new master's workers")
-    scene.nginx.tell(signal.SIGWINCH)  # the old workers go; that of our owner waits for it
+    scene.nginx.tell(signal.SIGQUIT)  # the old one goes; that worker of it which has our owner waits for him
     eventually(lambda: not scene.nginx.workers(old), "the old workers are leaving")
     problem(route.post("/hold"), 409, "in-progress")
     replayed(done.post("/hold"), first)
     route.gate.open()
     same(owner.result().status, 201, "the owner, in the old generation")
     replayed(route.post("/hold"), owner.result())
-    scene.nginx.tell(signal.SIGQUIT, old)
     scene.nginx.process.wait(server.LIMIT)
     scene.nginx.adopt(new)
     replayed(route.post("/hold"), owner.result())
