@@ -168,8 +168,10 @@ def ask(port, method, target, headers=(), body=None, tls=False):
         client.close()
 
 
-# What may differ between an answer and its replay: who says it when, and how the bytes are framed.
-_PASSING = {"date", "connection", "idempotency-replayed", "transfer-encoding", "content-length", "keep-alive"}
+# What may differ between an answer and its replay: who says it when, how the bytes are framed, whether they
+# may be had in pieces (a replay never).
+_PASSING = {"date", "connection", "idempotency-replayed", "transfer-encoding", "content-length", "keep-alive",
+            "accept-ranges"}
 
 
 def lasting(headers):

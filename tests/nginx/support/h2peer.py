@@ -44,13 +44,13 @@ class H2Client:
         self.streams, self.closed = {}, False
         self._flush()
 
-    def request(self, method, target, headers=(), body=b""):
+    def request(self, method, target, headers=(), body=b"", pieces=16384):
         mark = f"{os.getpid()}-h2-{next(_numbers)}"
         stream = self.h2.get_next_available_stream_id()
         fields = [(":method", method), (":path", target), (":scheme", "http"), (":authority", "shop.example"), ("x-mark", mark)]
         self.h2.send_headers(stream, fields + [(k.lower(), v) for k, v in headers], end_stream=not body)
-        if body:
-            self.h2.send_data(stream, body, end_stream=True)
+        for begin in range(0, len(body), pieces):  # at most what the flow-control window has room for at the beginning
+            self.h2.send_data(stream, body[begin:begin + pieces], end_stream=begin + pieces >= len(body))
         self.streams[stream] = Stream(mark)
         self._flush()
         return stream
@@ -149,7 +149,10 @@ class H2Exchange(Exchange):
         self.closed = True
 
     def close(self):
-        self.wire.sock.close()
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads, too; it closes the socket
+        except OSError:
+            pass
 
 
 class Wire:

@@ -24,6 +24,14 @@ _SERVER = """
 {server}
     }}
 """
+_HTTP2 = "listen 127.0.0.1:{port2} http2 reuseport;"
+_TLS = "listen 127.0.0.1:{port3} ssl http2 reuseport; ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem;"
+
+
+def make_certificate(directory):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
+                    "-subj", "/CN=shop.example", "-keyout", f"{directory}/key.pem", "-out", f"{directory}/cert.pem"],
+                   check=True, capture_output=True, timeout=LIMIT)
 
 
 class Handle(Route):
@@ -64,7 +72,7 @@ class Handle(Route):
 class Scene:
     """expected: patterns of alarms in the error log that a check provokes. upstreams: more of them, {name: class}."""
 
-    def __init__(self, server="", http="", main="", events="", workers=2, ports=("port",), expected=(), upstreams=None, before=None, http2=False):
+    def __init__(self, server="", http="", main="", events="", workers=2, ports=("port",), expected=(), upstreams=None, before=None, http2=False, tls=False):
         self.check = Checks()
         self.server, self.http, self.main, self.events = server, http, main, events
         self.workers, self.ports, self.expected, self.before = workers, ports, list(expected), before
@@ -73,6 +81,9 @@ class Scene:
         self.http2 = http2  # on {port2}, in clear with prior knowledge
         if http2 and "port2" not in self.ports:
             self.ports = (*self.ports, "port2")
+        self.tls = tls  # on {port3}, with HTTP/2 for who asks for it
+        if tls and "port3" not in self.ports:
+            self.ports = (*self.ports, "port3")
         self.nginx = None
         self._numbers = itertools.count(1)
 
@@ -147,7 +158,7 @@ class Scene:
     def http_part(self, server=None, http=None):
         """The http block of this scene, or of a variant of it."""
         return self.fill((self.http if http is None else http) + _SERVER.format(
-            more_listen="listen 127.0.0.1:{port2} http2;" if self.http2 else "", server=self.server if server is None else server))
+            more_listen=_HTTP2 * self.http2 + _TLS * self.tls, server=self.server if server is None else server))
 
     # ---------------------------------------------------------------- its life
     def run(self):
@@ -185,6 +196,8 @@ class Scene:
         self.names = {name: f"127.0.0.1:{up.port}" for name, up in upstreams.items()}
         self.names.update(dir=self.dir, shm=self.shm)
         self.upstreams = upstreams
+        if self.tls:
+            make_certificate(self.dir)
         if self.before:
             self.before(self)
         self.nginx = Nginx(self.dir, self.http_part(), self.fill(self.main), self.events, self.workers, self.ports)
