@@ -93,6 +93,8 @@ typedef struct {
     ngx_str_t wal;
     u_char *file; /* where idem_zone stands; NULL: only mentioned so far */
     ngx_uint_t line;
+    u_char *used_file; /* where the first `idem` with it stands */
+    ngx_uint_t used_line;
     uint64_t keys;
     uint32_t response_bytes;
     int64_t ttl_ms;

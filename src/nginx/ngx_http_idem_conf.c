@@ -237,7 +237,13 @@ char *ngx_http_idem_conf_idem(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_OK;
     }
     loc->zone = find_zone(cf, &arguments[1]);
-    return loc->zone != NULL ? NGX_CONF_OK : NGX_CONF_ERROR;
+    if (loc->zone == NULL)
+        return NGX_CONF_ERROR;
+    if (loc->zone->used_file == NULL) {
+        loc->zone->used_file = loc->file;
+        loc->zone->used_line = loc->line;
+    }
+    return NGX_CONF_OK;
 }
 
 char *ngx_http_idem_conf_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)

@@ -91,8 +91,8 @@ ngx_int_t ngx_http_idem_zones_make(ngx_conf_t *cf, ngx_http_idem_main_conf_t *ma
     for (ngx_uint_t i = 0; i < main->zones.nelts; i++) {
         if (zones[i]->file == NULL) {
             ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                          "there is no idem_zone \"%V\"; define it in the http block: idem_zone %V;", &zones[i]->name,
-                          &zones[i]->name);
+                          "there is no idem_zone \"%V\"; define it in the http block: idem_zone %V; in %s:%ui",
+                          &zones[i]->name, &zones[i]->name, zones[i]->used_file, zones[i]->used_line);
             return NGX_ERROR;
         }
     }
