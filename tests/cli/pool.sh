@@ -198,6 +198,17 @@ check "and the answer says why" grep -q 'cannot write the ledger' "$answer"
 check_has "and so does the pool" "$work/pool$pool_number.log" "No space left"
 stop_pool
 
+# A service with a deadline makes no charge behind it: whoever then sees none in the ledger knows that none will come.
+pool --deadline-ms 60000
+now=$(date +%s)
+post late-by-far "$eur" "X-Request-Start: $((now - 600)).000"
+check_is "a request from before its deadline's beginning is refused, and charges nothing" "$(status) $(charges late-by-far)" "503 0"
+post late-by-far "$eur" "X-Request-Start: $((now + 3600)).000"
+check_is "its key is given back, and a fresh request is charged" "$(status) $(charges late-by-far)" "201 1"
+post undated "$eur"
+check_is "a request without a start has no deadline" "$(status) $(charges undated)" "201 1"
+stop_pool
+
 # The same handler without idem, to see that these checks can fail.
 pool --no-idem
 post doubled "$eur"

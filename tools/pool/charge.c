@@ -45,8 +45,9 @@ struct charge {
     uint64_t wait_token; /* the running attempt we wait for */
     int64_t wait_until_ms;
     int64_t poll_ms;
-    int64_t lock_until_ms; /* 0: not waiting for the ledger's lock */
-    int64_t lost_from;     /* where in the ledger the lost attempt's line would be */
+    int64_t write_by_wall_ms; /* the charge is not made later than that; 0: whenever */
+    int64_t lock_until_ms;    /* 0: not waiting for the ledger's lock */
+    int64_t lost_from;        /* where in the ledger the lost attempt's line would be */
     idem_claim claim;
     char id[CHARGE_ID_BYTES];
     bool owned;      /* claim is ours to complete or abandon */
@@ -247,11 +248,29 @@ static int mark(struct charge *c, const char *format, ...)
     return idem_mark(c->w->store, &c->claim, note, n > 0 ? (size_t)n : 0);
 }
 
+/*
+ * Asked under the ledger's shared lock: so whoever holds the exclusive one after the deadline, and sees no charge, knows that
+ * none will come.
+ */
+static bool too_late(const struct charge *c)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return c->write_by_wall_ms != 0 && (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 >= c->write_by_wall_ms;
+}
+
 /* With the shared lock held: plan, then write. Returns true if the line is in the ledger; else c was answered. */
 static bool plan_and_append(struct charge *c)
 {
     struct worker *w = c->w;
     int64_t from = ledger_size(w->ledger_fd);
+    if (too_late(c)) {
+        ledger_unlock(w->ledger_fd);
+        give_back(c);
+        tally_add(w->counts, TALLY_TOO_LATE);
+        refuse(c, 503, "this request came too late or took too long; nothing was charged");
+        return false;
+    }
     new_charge_id(c->id);
     int got = mark(c, "planned %s from %" PRId64, c->id, from);
     if (got == IDEM_E_LOST) {
@@ -496,6 +515,8 @@ void charge_start(struct worker *w, const charge_request *request, charge_answer
     c->what = *request->what;
     snprintf(c->tenant, sizeof(c->tenant), "%s", request->tenant);
     snprintf(c->key, sizeof(c->key), "%s", request->key);
+    if (request->started_wall_ms > 0 && w->options->deadline_ms > 0)
+        c->write_by_wall_ms = request->started_wall_ms + w->options->deadline_ms;
     c->wait_until_ms = now_ms() + (request->wait_ms >= 0 ? request->wait_ms : w->options->wait_limit_ms);
     w->running++;
     tally_add(w->counts, TALLY_REQUESTS);

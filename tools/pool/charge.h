@@ -32,7 +32,8 @@ typedef struct charge_request {
     const char *path;
     const void *body;
     size_t body_bytes;
-    int64_t wait_ms; /* how long to wait for another attempt; < 0: the pool's limit */
+    int64_t started_wall_ms; /* when a gateway had it, on the wall clock; 0: not known */
+    int64_t wait_ms;         /* how long to wait for another attempt; < 0: the pool's limit */
 } charge_request;
 
 typedef struct charge_answer {

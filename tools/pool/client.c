@@ -61,7 +61,8 @@ static void on_response(struct evhttp_request *http, void *arg)
         answer.body_bytes = evbuffer_get_length(body);
         answer.body = answer.body_bytes > 0 ? (const char *)evbuffer_pullup(body, -1) : "";
         answer.retry_after_s = retry != NULL ? strtol(retry, NULL, 10) : 0;
-        answer.replayed = evhttp_find_header(headers, "Idempotent-Replayed") != NULL;
+        answer.replayed = evhttp_find_header(headers, "Idempotent-Replayed") != NULL || /* the pool's */
+                          evhttp_find_header(headers, "Idempotency-Replayed") != NULL;  /* nginx's */
     }
     finish(w, &answer);
 }

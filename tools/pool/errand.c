@@ -4,8 +4,9 @@
  *
  * Owns: the plan (how often, when, with what mishaps; all drawn from the seed and the order's number, so that two storms
  * with one seed and one input plan the same), and the file of acknowledgements.
- * What is definite: 201 for an order; 422 for a changed body. 409, 503 and no answer at all are retried.
- * A changed body is sent only after the pool has answered 201 or 409 for its key, so it can never be the first.
+ * What is definite: 201 for an order; 422 for a changed body. 409, 502 to 504 and no answer at all are retried.
+ * A changed body is sent only after the pool has answered 201 or 409 for its key, so it can never be the first. Where an
+ * attempt may be given back after others were told 409 (a gateway that could not reach its service), 201 alone tells that.
  * Acknowledgements: one line for each 201, tab-separated: tenant, key, charge, the amount we meant, the body.
  */
 #include "options.h"
@@ -179,9 +180,9 @@ static void on_done(client_request *request, const client_answer *a)
         retry(x, ms < BACKOFF_MAX_MS ? ms : BACKOFF_MAX_MS);
         return;
     }
-    if (!x->changed && (a->status == 201 || a->status == 409))
+    if (!x->changed && (a->status == 201 || (a->status == 409 && !s->change_late)))
         release_change(e);
-    if (a->status == 409 || a->status == 503) {
+    if (a->status == 409 || (a->status >= 502 && a->status <= 504)) {
         s->busy++;
         request->prefer = NULL;
         retry(x, a->retry_after_s > 0 && a->retry_after_s < 60 ? a->retry_after_s * 1000 : 1000);

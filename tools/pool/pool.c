@@ -379,6 +379,7 @@ static const char help[] =
     "  --after-crash         go on with the tally of a pool that was killed\n"
     "  --lease-ms N          how long a claim is safe from takeover while its worker lives (10000)\n"
     "  --wait-limit-ms N     wait this long for another attempt, then answer 409 (2000)\n"
+    "  --deadline-ms N       refuse (503) to make a charge N ms after its header X-Request-Start; 0: never (0)\n"
     "  --no-idem             the same handler without idem: retries charge again\n"
     "  --max-restarts N      give up after so many restarts of workers (2000)\n"
     "  --seed N              for everything random below (1)\n"
@@ -404,6 +405,7 @@ enum option_id {
     O_CRASH,
     O_LEASE,
     O_WAIT,
+    O_DEADLINE,
     O_NO_IDEM,
     O_RESTARTS,
     O_SEED,
@@ -428,6 +430,7 @@ static const struct option long_options[] = {
     {"after-crash", no_argument, NULL, O_CRASH},
     {"lease-ms", required_argument, NULL, O_LEASE},
     {"wait-limit-ms", required_argument, NULL, O_WAIT},
+    {"deadline-ms", required_argument, NULL, O_DEADLINE},
     {"no-idem", no_argument, NULL, O_NO_IDEM},
     {"max-restarts", required_argument, NULL, O_RESTARTS},
     {"seed", required_argument, NULL, O_SEED},
@@ -503,6 +506,9 @@ static void read_options(struct pool *p, int argc, char **argv)
             break;
         case O_WAIT:
             p->o.wait_limit_ms = option_number(name, optarg, 0, 30000);
+            break;
+        case O_DEADLINE:
+            p->o.deadline_ms = option_number(name, optarg, 0, 3600000);
             break;
         case O_NO_IDEM:
             p->o.no_idem = true;

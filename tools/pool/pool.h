@@ -31,6 +31,7 @@ typedef struct pool_options {
     uint32_t durability; /* enum idem_durability, of claims and completions; with a log */
     int64_t lease_ms;
     int64_t wait_limit_ms;  /* how long a request waits for another attempt before it is told 409 */
+    int64_t deadline_ms;    /* a charge this long after its X-Request-Start is not made any more; 0: no limit */
     double die_after_write; /* probability that a worker kills itself between ledger write and complete */
     int64_t kill_every_ms;  /* mean time between SIGKILLs of a random worker; 0: none */
     int64_t stop_every_ms;  /* mean time between SIGSTOPs of a random worker, for longer than the lease; 0: none */

@@ -159,7 +159,7 @@ static int run(struct storm *s)
 /* ------------------------------------------------------------------ options */
 
 static const char help[] =
-    "idem_storm: clients that retry, against an idem_pool.\n"
+    "idem_storm: clients that retry, against an idem_pool, or a gateway before one.\n"
     "\n"
     "  idem_storm --generate N [--seed N] > orders.jsonl\n"
     "  idem_storm --port N --input FILE --acks FILE [options]\n"
@@ -176,6 +176,7 @@ static const char help[] =
     "  --takeovers N      with --tally: go on until the pool counts so many takeovers, at most 4 times as long (0)\n"
     "  --killed-between N the same for workers killed between ledger write and complete (0)\n"
     "  --reboots N        the same for pools that went on where one was killed (0)\n"
+    "  --change-late      send changed bodies only after a 201 for their key, not after a 409\n"
     "  --concurrency N    orders under way, and connections (48)\n"
     "  --seed N           the plan's seed (1)\n"
     "\n"
@@ -195,6 +196,7 @@ enum option_id {
     O_TAKEOVERS,
     O_KILLED,
     O_REBOOTS,
+    O_CHANGE_LATE,
     O_GENERATE,
     O_HELP
 };
@@ -213,6 +215,7 @@ static const struct option long_options[] = {
     {"takeovers", required_argument, NULL, O_TAKEOVERS},
     {"killed-between", required_argument, NULL, O_KILLED},
     {"reboots", required_argument, NULL, O_REBOOTS},
+    {"change-late", no_argument, NULL, O_CHANGE_LATE},
     {"generate", required_argument, NULL, O_GENERATE},
     {"help", no_argument, NULL, O_HELP},
     {NULL, 0, NULL, 0},
@@ -263,6 +266,9 @@ static size_t read_options(struct storm *s, int argc, char **argv)
             break;
         case O_REBOOTS:
             s->want_reboots = (uint64_t)option_number(name, optarg, 0, INT64_MAX);
+            break;
+        case O_CHANGE_LATE:
+            s->change_late = true;
             break;
         case O_GENERATE:
             generate = (size_t)option_number(name, optarg, 1, 1000000);

@@ -17,6 +17,7 @@ struct storm {
     unsigned concurrency;
     int64_t seconds, drain_seconds;
     uint64_t orders_max, seed;
+    bool change_late;                                   /* changed bodies only behind a 201 */
     uint64_t want_takeovers, want_killed, want_reboots; /* go on until there were so many, within bounds */
     /* running */
     struct event_base *base;

@@ -27,6 +27,7 @@ static const char *const names[TALLY_COUNTERS] = {
     [TALLY_NOT_CHARGED] = "not_charged",
     [TALLY_FENCED] = "fenced",
     [TALLY_RENEWALS] = "renewals",
+    [TALLY_TOO_LATE] = "too_late",
     [TALLY_UNAVAILABLE] = "unavailable",
     [TALLY_KILLED] = "killed",
     [TALLY_KILLED_BETWEEN] = "killed_between",

@@ -27,6 +27,7 @@ enum tally_counter {
     TALLY_NOT_CHARGED,  /* takeovers that found no charge, and charged */
     TALLY_FENCED,       /* late owners that were told they lost the key */
     TALLY_RENEWALS,
+    TALLY_TOO_LATE,       /* charges not made because their deadline was over */
     TALLY_UNAVAILABLE,    /* 503 for any other reason */
     TALLY_KILLED,         /* workers ended by SIGKILL */
     TALLY_KILLED_BETWEEN, /* ... that had written a charge to the ledger and not completed it */

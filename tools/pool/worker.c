@@ -3,7 +3,7 @@
  *
  * Owns: its listening socket (SO_REUSEPORT, so that the kernel spreads new connections over the workers), its event loop,
  * its handle of the store.
- * Routes: POST /charges (headers Idempotency-Key, optional Tenant, optional Prefer: wait=SECONDS), GET /health.
+ * Routes: POST /charges (headers Idempotency-Key; optional Tenant, Prefer: wait=SECONDS, X-Request-Start), GET /health.
  * Stop: SIGTERM closes the listening socket, lets running charges end (bounded by STOP_LIMIT_MS), and leaves.
  * If we die here: the kernel closes our sockets, clients see a reset; claims and ledger as charge.c says. If the
  * supervisor dies, the kernel kills us: nobody would count or restart us any more.
@@ -156,6 +156,18 @@ static int64_t preferred_wait_ms(const char *prefer)
     return (s < WAIT_MAX_S ? s : WAIT_MAX_S) * INT64_C(1000);
 }
 
+/* "X-Request-Start: SECONDS.MMM", as gateways write it when a request reaches them, in milliseconds; 0: not known. */
+static int64_t request_start_ms(const char *value)
+{
+    char *end;
+    if (value == NULL || !isdigit((unsigned char)value[0]))
+        return 0;
+    long long s = strtoll(value, &end, 10);
+    if (s > INT32_MAX * INT64_C(16) || strlen(end) != 4 || end[0] != '.' || strspn(end + 1, "0123456789") != 3)
+        return 0;
+    return (int64_t)s * 1000 + strtol(end + 1, NULL, 10);
+}
+
 static void post_charge(struct server *sv, struct evhttp_request *req, const char *path)
 {
     struct evkeyvalq *headers = evhttp_request_get_input_headers(req);
@@ -199,6 +211,7 @@ static void post_charge(struct server *sv, struct evhttp_request *req, const cha
                           .path = path,
                           .body = body,
                           .body_bytes = n,
+                          .started_wall_ms = request_start_ms(evhttp_find_header(headers, "X-Request-Start")),
                           .wait_ms = preferred_wait_ms(evhttp_find_header(headers, "Prefer"))};
     charge_start(&sv->w, &ask, on_answer, to);
 }
