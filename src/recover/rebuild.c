@@ -2,6 +2,7 @@
 #include "recover/rebuild.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -15,6 +16,7 @@
 #include "recover/salvage.h"
 #include "recover/seal.h"
 #include "segment/path.h"
+#include "store/handle.h"
 #include "wal/ring.h"
 
 #define HOLD_WAIT_MS 10000
@@ -185,7 +187,20 @@ static int set_time(struct rebuild *b)
     return IDEM_OK;
 }
 
-static void set_options(struct rebuild *b)
+/* Settings that no store has been made with: sound bytes of a faulty writer. Sizes are computed from them. */
+static int refuse_options(const struct rebuild *b)
+{
+    char name[IDEM_LOG_NAME_BYTES], why[200];
+    snprintf(why, sizeof why, "%s", idem_fail_text());
+    idem_log_file_name(b->s.newest.number, name);
+    return idem_fail(
+        IDEM_E_LOG_DAMAGED,
+        "%s/%s: its header (byte 0, position %llu) says of its store what no store is made with (%s), though its "
+        "checksum is right: a faulty program wrote it; put a good copy back",
+        b->d.path, name, (unsigned long long)b->s.newest.base, why);
+}
+
+static int set_options(struct rebuild *b)
 {
     const struct idem_file_rec *f = &b->s.newest;
     idem_options *o = &b->options;
@@ -216,6 +231,10 @@ static void set_options(struct rebuild *b)
     o->wal_ring_refs = o->wal_ring_refs != 0 ? o->wal_ring_refs : RING_REFS;
     b->as.file_bytes = o->wal_file_bytes;
     b->d.group = f->group != 0 ? (gid_t)(f->group - 1) : (gid_t)-1;
+    bool whole = f->response_bytes != 0 && f->processes != 0 && f->lanes != 0;
+    if (!whole)
+        idem_fail(IDEM_E_INVALID, "response_bytes, processes or lanes: 0");
+    return whole && idem_options_check(o) == IDEM_OK ? IDEM_OK : refuse_options(b);
 }
 
 /* ------------------------------------------------------------------ the steps */
@@ -356,15 +375,16 @@ static int rebuild_once(struct rebuild *b)
     int e = set_time(b);
     if (e != IDEM_OK)
         return e;
-    set_options(b);
-    e = own(b);
+    e = set_options(b);
+    if (e == IDEM_OK)
+        e = own(b);
     /* Once more: what anybody has acknowledged until now is in the log by now. */
     if (e == IDEM_OK)
         e = read_newest(b);
     if (e == IDEM_OK)
         e = set_time(b);
     if (e == IDEM_OK)
-        set_options(b);
+        e = set_options(b);
     if (e == IDEM_OK)
         e = build(b);
     if (e == IDEM_OK)

@@ -139,27 +139,8 @@ static int fill_log_options(idem_options *o)
     return IDEM_OK;
 }
 
-static int fill_options(const idem_options *given, idem_options *o)
+int idem_options_check(const idem_options *o)
 {
-    memset(o, 0, sizeof *o);
-    if (given != NULL) {
-        if (given->size < offsetof(idem_options, keys) || given->size > sizeof *o)
-            return idem_fail(IDEM_E_INVALID, "options.size: %zu; initialise with IDEM_OPTIONS_INIT", given->size);
-        memcpy(o, given, given->size);
-    }
-    o->size = sizeof *o;
-    if (o->keys == 0)
-        o->keys = KEYS_DEFAULT;
-    if (o->response_bytes == 0)
-        o->response_bytes = 512;
-    if (o->ttl_ms == 0)
-        o->ttl_ms = TTL_DEFAULT_MS;
-    if (o->lease_ms == 0)
-        o->lease_ms = LEASE_DEFAULT_MS;
-    if (o->processes == 0)
-        o->processes = 512;
-    if (o->lanes == 0)
-        o->lanes = 2048;
     if ((o->flags & ~31u) != 0 || o->huge > IDEM_HUGE_OFF || o->when_full > IDEM_FULL_EVICT)
         return idem_fail(IDEM_E_INVALID, "options.flags, huge or when_full: unknown value");
     if (o->keys < 16 || o->keys > KEYS_MAX)
@@ -181,7 +162,32 @@ static int fill_options(const idem_options *given, idem_options *o)
                          IDEM_LANES_MAX);
     if (o->group < 0 || o->group > (INT64_C(1) << 32) - 1)
         return idem_fail(IDEM_E_INVALID, "options.group: %lld; a gid plus 1, or 0 for none", (long long)o->group);
-    return fill_log_options(o);
+    return IDEM_OK;
+}
+
+static int fill_options(const idem_options *given, idem_options *o)
+{
+    memset(o, 0, sizeof *o);
+    if (given != NULL) {
+        if (given->size < offsetof(idem_options, keys) || given->size > sizeof *o)
+            return idem_fail(IDEM_E_INVALID, "options.size: %zu; initialise with IDEM_OPTIONS_INIT", given->size);
+        memcpy(o, given, given->size);
+    }
+    o->size = sizeof *o;
+    if (o->keys == 0)
+        o->keys = KEYS_DEFAULT;
+    if (o->response_bytes == 0)
+        o->response_bytes = 512;
+    if (o->ttl_ms == 0)
+        o->ttl_ms = TTL_DEFAULT_MS;
+    if (o->lease_ms == 0)
+        o->lease_ms = LEASE_DEFAULT_MS;
+    if (o->processes == 0)
+        o->processes = 512;
+    if (o->lanes == 0)
+        o->lanes = 2048;
+    int e = idem_options_check(o);
+    return e == IDEM_OK ? fill_log_options(o) : e;
 }
 
 /* This process's part of the store's log. The handle's options become the log's, for a store that a reopen has to make of it. */

@@ -33,6 +33,9 @@ struct idem_op {
 /* fn(ctx) while nothing else is being opened, closed or forked in this process: for what makes stores without a handle. */
 int idem_exclusively(int (*fn)(void *ctx), void *ctx);
 
+/* The bounds of what a store is made with, but for its log: idem_open()'s, and those of what a log's header says. Errors: IDEM_E_INVALID. */
+int idem_options_check(const idem_options *o);
+
 /* recover/rebuild.h: idem_open() of a store that has a log and is gone. Called in the library's lock. */
 int idem_rebuild(const idem_options *given, idem_recovery *r);
 

@@ -52,11 +52,17 @@ const char *idem_format_words(enum idem_format f)
     case FORMAT_PLACE:
         return "belongs to another position";
     case FORMAT_LENGTH:
-        return "has lengths that contradict each other";
+        return "has lengths that contradict each other, or a time that no clock shows";
     case FORMAT_UNKNOWN:
         return "is of a version or kind that this library does not know";
     }
     return "is not known";
+}
+
+/* Times are added and subtracted. */
+static bool is_time(int64_t ms)
+{
+    return ms >= 0 && ms <= IDEM_WAL_TIME_MAX;
 }
 
 /* ------------------------------------------------------------------ file header */
@@ -137,7 +143,8 @@ enum idem_format idem_file_decode(const uint8_t in[IDEM_WAL_HEADER_BYTES], struc
     bool fits = f->number != 0 && f->prev_number < f->number && f->oldest >= 1 && f->oldest <= f->number &&
                 f->base % IDEM_WAL_GRAIN == 0 && f->prev_end % IDEM_WAL_GRAIN == 0 && f->prev_end <= f->base &&
                 f->bytes % IDEM_WAL_HEADER_BYTES == 0 && f->bytes > IDEM_WAL_HEADER_BYTES &&
-                f->bytes < IDEM_WAL_POSITION_MAX && f->base < IDEM_WAL_POSITION_MAX - f->bytes;
+                f->bytes < IDEM_WAL_POSITION_MAX && f->base < IDEM_WAL_POSITION_MAX - f->bytes &&
+                is_time(f->store_ms) && is_time(f->wall_ms) && is_time(f->ceiling_ms);
     return fits ? FORMAT_OK : FORMAT_LENGTH;
 }
 
@@ -210,7 +217,8 @@ enum idem_format idem_batch_decode(const uint8_t in[IDEM_WAL_BATCH_BYTES], uint6
         return FORMAT_PLACE;
     bool fits = b->bytes % IDEM_WAL_GRAIN == 0 && b->bytes >= IDEM_WAL_BATCH_BYTES && b->bytes <= room &&
                 b->bytes <= IDEM_WAL_BATCH_MAX && b->durable <= position &&
-                b->records <= (b->bytes - IDEM_WAL_BATCH_BYTES) / IDEM_WAL_GRAIN;
+                b->records <= (b->bytes - IDEM_WAL_BATCH_BYTES) / IDEM_WAL_GRAIN && is_time(b->store_ms) &&
+                is_time(b->wall_ms);
     return fits ? FORMAT_OK : FORMAT_LENGTH;
 }
 

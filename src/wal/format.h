@@ -55,7 +55,7 @@
  *  other kinds: 64 payload bytes (4), zero (4); 72 zero (8); 80 scope, key; payload
  *
  * When is it valid?
- *   file: magic, checksum, major and required features known; size on disk is what the header says.
+ *   file: magic, checksum, major and required features known; size on disk is what the header says; its times and a batch's have at most 48 bits.
  *   batch: checksum, magic; its position is where it lies; bytes is a multiple of the grain, at least 64, and ends within the file.
  *   record: checksum, position where it lies, lengths add up to its bytes, padding is zero, kind known or marked optional. In a batch the
  *   records fill it exactly, and are as many as it says.
@@ -192,7 +192,7 @@ enum idem_format {
     FORMAT_MAGIC,    /* something else */
     FORMAT_CHECKSUM, /* torn or damaged */
     FORMAT_PLACE,    /* sound, but of another position: an old file's bytes */
-    FORMAT_LENGTH,   /* sound, but its lengths contradict each other: made by a faulty writer */
+    FORMAT_LENGTH,   /* sound, but its lengths contradict each other, or a time is none: made by a faulty writer */
     FORMAT_UNKNOWN   /* sound, but of a version, feature or kind that this reader doesn't know */
 };
 const char *idem_format_words(enum idem_format f); /* half a sentence; static */

@@ -214,6 +214,37 @@ static void a_store_that_is_too_small_is_made_larger(void **state)
     hand_close(&l);
 }
 
+/* Sound bytes of a faulty writer: sizes would be computed from them. */
+static void settings_that_no_store_has_are_refused(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 7; i++) {
+        const char *place = support_dir();
+        struct hand_log l;
+        struct heard h;
+        char dir[200];
+        CHECK_IS(mkdir(place, 0700), 0);
+        snprintf(dir, sizeof dir, "%s/s", place);
+        hand_open(&l, place);
+        uint32_t *words[] = {&l.f.response_bytes, &l.f.response_bytes, &l.f.processes,
+                             &l.f.processes,      &l.f.lanes,          &l.f.lanes};
+        if (i < 6)
+            *words[i] = i % 2 == 0 ? UINT32_C(1) << 31 : 0;
+        else
+            l.f.keys = UINT64_MAX / 8;
+        hand_file(&l, true);
+        hand_add(&l, hand_answer(&l, "a", (uint64_t)LOG_T0 << 16, "b"));
+        hand_flush(&l, true);
+        uint64_t before = bytes_of(l.path);
+        idem_recovery r = recovery_of(&l, dir, &h);
+        CHECK_IS(idem_recover(&r), IDEM_E_LOG_DAMAGED);
+        CHECK(strstr(idem_error_detail(), "no store is made with") != NULL);
+        CHECK(bytes_of(l.path) == before);
+        hand_close(&l);
+        support_remove(place);
+    }
+}
+
 static void no_log_is_no_store(void **state)
 {
     (void)state;
@@ -391,6 +422,7 @@ int main(void)
         cmocka_unit_test(test_reboots_without_traffic),
         cmocka_unit_test(test_what_is_refused_stays_as_it_was),
         cmocka_unit_test(a_store_that_is_too_small_is_made_larger),
+        cmocka_unit_test(settings_that_no_store_has_are_refused),
         cmocka_unit_test(no_log_is_no_store),
         cmocka_unit_test(progress_may_end_it_and_nothing_is_left),
         cmocka_unit_test(a_fenced_writer_makes_the_next_file),

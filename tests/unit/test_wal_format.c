@@ -193,6 +193,24 @@ static void headers_are_read_back_and_every_flipped_bit_of_them_is_noticed(void 
     CHECK_IS(idem_log_id_decode(sector, &back), FORMAT_CHECKSUM);
 }
 
+static void a_time_that_no_clock_shows_is_refused_in_headers(void **state)
+{
+    (void)state;
+    uint8_t head[IDEM_WAL_HEADER_BYTES], batch[IDEM_WAL_BATCH_BYTES];
+    static const int64_t times[] = {-1, INT64_MIN, IDEM_WAL_TIME_MAX + 1, INT64_MAX};
+    for (unsigned i = 0; i < 2 * sizeof times / sizeof times[0]; i++) {
+        struct idem_file_rec f = a_file(), g;
+        struct idem_batch_rec b = {2, 1 << 20, 0, 640, 3, 1700000000000, 1700000000123, 1700000060000}, c;
+        int64_t t = times[i / 2];
+        *(i % 2 ? &f.store_ms : &f.wall_ms) = t;
+        *(i % 2 ? &b.store_ms : &b.wall_ms) = t;
+        idem_file_encode(&f, head);
+        CHECK_IS(idem_file_decode(head, &g), FORMAT_LENGTH);
+        idem_batch_encode(&b, SALT, batch);
+        CHECK_IS(idem_batch_decode(batch, SALT, 1 << 20, 640, &c), FORMAT_LENGTH);
+    }
+}
+
 static void zeros_are_no_record_no_batch_and_no_file(void **state)
 {
     (void)state;
@@ -357,6 +375,7 @@ int main(void)
         cmocka_unit_test(every_kind_is_read_back_as_it_was_written),
         cmocka_unit_test(every_flipped_bit_and_every_cut_of_a_record_is_noticed),
         cmocka_unit_test(headers_are_read_back_and_every_flipped_bit_of_them_is_noticed),
+        cmocka_unit_test(a_time_that_no_clock_shows_is_refused_in_headers),
         cmocka_unit_test(zeros_are_no_record_no_batch_and_no_file),
         cmocka_unit_test(an_unknown_version_or_kind_says_so),
         cmocka_unit_test(records_that_are_too_long_or_contradict_themselves_are_refused),
