@@ -352,6 +352,17 @@ static ngx_int_t hold(ngx_http_idem_ctx_t *ctx, ngx_chain_t *in)
     return NGX_AGAIN;
 }
 
+/*
+ * The upstream ended in the middle of its answer: nginx flushes what there is, closes its side, and may then linger for half a minute over what the
+ * client still sends before it frees the request.
+ */
+static ngx_uint_t is_cut_off(ngx_http_request_t *r, const ngx_chain_t *in)
+{
+    const ngx_http_upstream_t *u = r->upstream;
+    return u != NULL && u->header_sent && u->cleanup == NULL && in != NULL && in->next == NULL && in->buf->flush &&
+           !in->buf->last_buf && ngx_buf_special(in->buf);
+}
+
 ngx_int_t ngx_http_idem_body(ngx_http_request_t *r, ngx_chain_t *in)
 {
     ngx_http_idem_ctx_t *ctx = r == r->main ? ngx_http_idem_ctx(r) : NULL;
@@ -359,6 +370,8 @@ ngx_int_t ngx_http_idem_body(ngx_http_request_t *r, ngx_chain_t *in)
         return ngx_http_idem_next_body(r, in);
     if (ctx->recording)
         return hold(ctx, in);
+    if (ctx->state == NGX_HTTP_IDEM_OWNER && is_cut_off(r, in))
+        ngx_http_idem_settle_unanswered(ctx);
     if (ctx->state == NGX_HTTP_IDEM_OWNER && in != NULL) {
         ngx_uint_t last = 0;
         for (ngx_chain_t *link = in; link != NULL; link = link->next) {

@@ -6,7 +6,7 @@ share the failure: "shared")."""
 import socket
 
 from support.checks import same
-from support.client import replayed
+from support.client import Client, replayed
 from support.scene import Scene, problem
 
 MODES = ("hold", "abandon", "store")
@@ -172,6 +172,19 @@ def unfinished_chunks(x):
 cut_off("a truncated answer", shortened)
 cut_off("a truncated answer without buffering", shortened, "-unbuffered")
 cut_off("unfinished chunks", unfinished_chunks)
+
+
+@scene.check("a truncated answer is settled when it ends, not when nginx is done with the connection")
+def lingering():
+    for at in ("/hold", "/hold-unbuffered"):
+        route = scene.route(shortened)
+        connection = Client(scene.nginx.port)
+        # What more the client has sent makes nginx linger over the connection, for 30 s if need be.
+        connection.send(connection.head("POST", f"{at}/{route.name}", route.fields("", ()), b"{}") + b"{}" + b"POST /more")
+        same(connection.response().complete, False, "the answer")
+        problem(route.post(at, body=b"{}"), 409, "outcome-unknown")
+        connection.close()
+        route.executed(1)
 
 
 def no_header(mode):
