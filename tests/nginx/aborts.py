@@ -147,6 +147,7 @@ over_h2("resets the connection", lambda client, stream: client.reset())
 def never_reads(at):
     route = scene.route(lambda x: (x.start(201, length=len(BIG)), x.body(BIG), x.end()))
     connection = route.open(at, receive_bytes=4096)
+    route.begun()
     answer = route.settled(at)
     same((answer.status, answer.body == BIG, answer.header("Idempotency-Replayed")), (201, True, "true"), f"the next one at {at}: {answer!r}")
     route.executed(1)
@@ -166,6 +167,7 @@ def slow():
     for at in ("/proxy", "/proxy-without-buffering", "/fastcgi"):
         route = scene.route(lambda x: (x.start(201, length=len(BIG)), x.body(BIG), x.end()))
         connection = route.open(at, receive_bytes=4096)
+        route.begun()
         stored = route.settled(at)
         first = connection.response()
         same((first.complete, first.body == BIG), (True, True), f"the first answer at {at}")

@@ -54,6 +54,10 @@ class Route:
             self.requests.append(request)
             return len(self.requests)
 
+    def begun(self):
+        """Waits for the first execution: who asks from now on is a duplicate."""
+        eventually(lambda: self.requests, f"an execution of {self.name}")
+
     def executed(self, times):
         """The assertion every check ends with."""
         same(self.count, times, f"executions of {self.name}")
