@@ -137,7 +137,8 @@ class Nginx:
         self.parts = (old_main if main is None else main, old_events if events is None else events,
                       old_http if http is None else http)
         self.workers_wanted = workers or self.workers_wanted
-        text = _CONFIG.format(module=MODULE, dir=self.dir, workers=self.workers_wanted, main=self.parts[0],
+        sanitizers = "".join(f"env {name};\n" for name in os.environ if name.endswith("SAN_OPTIONS"))
+        text = sanitizers + _CONFIG.format(module=MODULE, dir=self.dir, workers=self.workers_wanted, main=self.parts[0],
                               events=self.parts[1], http=self.parts[2])
         for name in self.port_names:
             text = text.replace("{%s}" % name, str(getattr(self, name)))
@@ -182,7 +183,6 @@ class Nginx:
         starter.communicate(b"\n", LIMIT)
         self.process = Adopted(self.pid)
         if state == "ended":
-            self.process.wait(LIMIT)
             self.process = None
             if "Address already in use" in self.errors():
                 return False
