@@ -273,6 +273,7 @@ void ngx_http_idem_consume(ngx_chain_t *chain);                   /* as if it ha
 void ngx_http_idem_beat(ngx_event_t *event);
 void ngx_http_idem_disown(ngx_http_idem_ctx_t *ctx); /* no longer an owner: timers and lists */
 ngx_int_t ngx_http_idem_strip(ngx_http_request_t *r);
+ngx_uint_t ngx_http_idem_lost(ngx_http_request_t *r);
 ngx_uint_t ngx_http_idem_sent(ngx_http_request_t *r); /* something went out to an upstream */
 
 /* ngx_http_idem_capture.c */

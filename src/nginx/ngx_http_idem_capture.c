@@ -189,7 +189,8 @@ static ngx_http_idem_keep_e judge(ngx_http_idem_ctx_t *ctx)
         return ngx_http_idem_sent(r) ? NGX_HTTP_IDEM_KEEP_UNKNOWN : NGX_HTTP_IDEM_KEEP_NOTHING;
     if (status / 64 < ctx->conf->store_status->nelts && (words[status / 64] >> (status % 64)) & 1)
         return NGX_HTTP_IDEM_KEEP_ANSWER;
-    return NGX_HTTP_IDEM_KEEP_NOTHING;
+    /* That another upstream said no does not undo what the first may have done. */
+    return ngx_http_idem_lost(r) ? NGX_HTTP_IDEM_KEEP_UNKNOWN : NGX_HTTP_IDEM_KEEP_NOTHING;
 }
 
 /* The upstream may say how long its answer is good for; the client isn't told. */
@@ -242,6 +243,7 @@ ngx_int_t ngx_http_idem_header(ngx_http_request_t *r)
     ctx->answer_status = r->headers_out.status;
     ctx->capturing = 1;
     ctx->overflow = 0;
+    ctx->deferred = 0;
     ctx->body_kept = 0;
     ctx->body_total = 0;
     if (capture_head(ctx) != NGX_OK)
@@ -340,12 +342,21 @@ ngx_int_t ngx_http_idem_pass_held(ngx_http_idem_ctx_t *ctx)
         ngx_int_t rc = pass_header(ctx);
         if (rc == NGX_ERROR || rc > NGX_OK)
             return NGX_ERROR;
+        if (r->header_only) { /* that was all of it */
+            ngx_http_idem_consume(held);
+            return rc;
+        }
     }
     return pass_body(ctx, held);
 }
 
+/* Content that doesn't know yet that only its header is wanted gives a body too: it is dropped. */
 static ngx_int_t hold(ngx_http_idem_ctx_t *ctx, ngx_chain_t *in)
 {
+    for (ngx_chain_t *link = in; ctx->deferred && link != NULL; link = link->next) {
+        link->buf->pos = link->buf->last;
+        link->buf->file_pos = link->buf->file_last;
+    }
     if (ngx_chain_add_copy(ctx->request->pool, &ctx->held, in) != NGX_OK)
         return NGX_ERROR;
     ctx->request->buffered |= NGX_HTTP_IDEM_BUFFERED;
@@ -375,7 +386,8 @@ ngx_int_t ngx_http_idem_body(ngx_http_request_t *r, ngx_chain_t *in)
     if (ctx->state == NGX_HTTP_IDEM_OWNER && in != NULL) {
         ngx_uint_t last = 0;
         for (ngx_chain_t *link = in; link != NULL; link = link->next) {
-            capture(ctx, link->buf);
+            if (!ctx->deferred)
+                capture(ctx, link->buf);
             last |= link->buf->last_buf;
         }
         /* With a length the client knows the end when it sees it, and so do we. */

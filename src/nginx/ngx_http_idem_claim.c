@@ -221,6 +221,14 @@ static ngx_int_t refuse(ngx_http_idem_ctx_t *ctx, ngx_int_t rc)
     return NGX_DONE;
 }
 
+/* Some clients offer h2c with each request of HTTP/1.1, and go on as they are when nobody takes it up; nginx never does. */
+static ngx_uint_t is_upgrade(ngx_http_request_t *r)
+{
+    const ngx_table_elt_t *upgrade = r->headers_in.upgrade;
+    return upgrade != NULL &&
+           !(upgrade->value.len == 3 && ngx_strncasecmp(upgrade->value.data, (u_char *)"h2c", 3) == 0);
+}
+
 static ngx_int_t begin(ngx_http_request_t *r, ngx_http_idem_ctx_t *ctx)
 {
     ngx_int_t rc = ngx_http_idem_strip(r);
@@ -228,7 +236,7 @@ static ngx_int_t begin(ngx_http_request_t *r, ngx_http_idem_ctx_t *ctx)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     if (!(r->method & ctx->conf->methods))
         return NGX_DECLINED;
-    if (r->headers_in.upgrade != NULL || ngx_http_test_predicates(r, ctx->conf->bypass) == NGX_DECLINED) {
+    if (is_upgrade(r) || ngx_http_test_predicates(r, ctx->conf->bypass) == NGX_DECLINED) {
         ngx_http_idem_count(ctx, NGX_HTTP_IDEM_BYPASSED);
         return NGX_DECLINED;
     }
@@ -247,6 +255,24 @@ static ngx_int_t begin(ngx_http_request_t *r, ngx_http_idem_ctx_t *ctx)
     return NGX_DONE;
 }
 
+/*
+ * It comes again though it never was an owner: nginx gave it up (a body too large, a broken chunk, no memory) and looks for an error page. A page
+ * is served; but a named location keeps the method, and nothing goes to a protected one without a claim.
+ */
+static ngx_int_t failed_before(ngx_http_idem_ctx_t *ctx, const ngx_http_idem_loc_conf_t *conf)
+{
+    ngx_http_request_t *r = ctx->request;
+    ngx_http_idem_wait_leave(ctx, 0);
+    ctx->state = NGX_HTTP_IDEM_ANSWERING;
+    if (conf->zone == NULL || !(r->method & conf->methods))
+        return NGX_DECLINED;
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "idem_zone \"%V\": the error page of a request without a claim is a location that needs one; set "
+                  "idem off there",
+                  &conf->zone->name);
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
 ngx_int_t ngx_http_idem_precontent(ngx_http_request_t *r)
 {
     if (r != r->main || r->post_action)
@@ -257,8 +283,10 @@ ngx_int_t ngx_http_idem_precontent(ngx_http_request_t *r)
         ngx_http_idem_own_content(ctx); /* wherever it has been sent to meanwhile */
         return NGX_DECLINED;
     }
+    if (ctx != NULL && ctx->state != NGX_HTTP_IDEM_PASSING)
+        return failed_before(ctx, conf);
     if (ctx != NULL && (ctx->has_key || ctx->conf == conf))
-        return ctx->state == NGX_HTTP_IDEM_PASSING ? NGX_DECLINED : NGX_DONE;
+        return NGX_DECLINED;
     if (conf->zone == NULL)
         return NGX_DECLINED;
     if (ctx == NULL) {

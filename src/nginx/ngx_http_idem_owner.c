@@ -159,6 +159,17 @@ ngx_int_t ngx_http_idem_own(ngx_http_idem_ctx_t *ctx)
     return NGX_OK;
 }
 
+/* An upstream got something and gave no header back; a later one may have answered. */
+ngx_uint_t ngx_http_idem_lost(ngx_http_request_t *r)
+{
+    const ngx_http_upstream_state_t *states = r->upstream_states != NULL ? r->upstream_states->elts : NULL;
+    for (ngx_uint_t i = 0; states != NULL && i < r->upstream_states->nelts; i++) {
+        if (states[i].peer != NULL && states[i].bytes_sent > 0 && states[i].header_time == (ngx_msec_t)-1)
+            return 1;
+    }
+    return 0;
+}
+
 ngx_uint_t ngx_http_idem_sent(ngx_http_request_t *r)
 {
     const ngx_http_upstream_t *u = r->upstream;
@@ -239,26 +250,30 @@ void ngx_http_idem_guard_writes(ngx_http_idem_ctx_t *ctx)
 }
 
 /*
- * The content handler as it was, and then: nobody looks any more whether the client is still there. The upstream modules' own
- * ..._ignore_client_abort would do the same, but grpc has none. What the upstream module has not begun yet (it waits for a lock of its cache)
- * will see the flag.
+ * The content handler as it was, and then, on a copy of the upstream module's settings: a request that was sent once is not sent to another
+ * upstream, whatever location it has got to meanwhile; and nobody looks any more whether the client is still there (the upstream modules' own
+ * ..._ignore_client_abort would do that, but grpc has none). What the upstream module has not begun yet (it waits for a lock of its cache) will
+ * see the copy. u->conf is NULL when the module gave up before it had an address.
  */
 static ngx_int_t content(ngx_http_request_t *r)
 {
     ngx_http_idem_ctx_t *ctx = ngx_http_idem_ctx(r);
-    ngx_int_t rc = ctx->content_handler(r);
-    ngx_http_upstream_t *u = r->upstream;
-    if (!ctx->conf->ignore_client_abort || u == NULL || u->header_sent || u->upgrade || u->conf->ignore_client_abort)
-        return rc;
     ngx_http_upstream_conf_t *conf = ngx_palloc(r->pool, sizeof *conf);
     if (conf == NULL)
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    ngx_int_t rc = ctx->content_handler(r);
+    ngx_http_upstream_t *u = r->upstream;
+    if (u == NULL || u->conf == NULL || u->header_sent || u->upgrade)
         return rc;
     *conf = *u->conf;
-    conf->ignore_client_abort = 1;
+    conf->next_upstream &= ~(ngx_uint_t)NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
     u->conf = conf;
-    if (u->cleanup != NULL) {
-        r->read_event_handler = ngx_http_block_reading;
-        r->write_event_handler = ngx_http_request_empty_handler;
+    if (ctx->conf->ignore_client_abort && !conf->ignore_client_abort) {
+        conf->ignore_client_abort = 1;
+        if (u->cleanup != NULL) {
+            r->read_event_handler = ngx_http_block_reading;
+            r->write_event_handler = ngx_http_request_empty_handler;
+        }
     }
     return rc;
 }
