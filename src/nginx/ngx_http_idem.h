@@ -267,6 +267,7 @@ void ngx_http_idem_wait_wake(ngx_http_idem_zone_t *zone, const ngx_http_idem_ctx
 ngx_int_t ngx_http_idem_own(ngx_http_idem_ctx_t *ctx);
 void ngx_http_idem_own_content(ngx_http_idem_ctx_t *ctx);
 void ngx_http_idem_detach(ngx_http_idem_ctx_t *ctx);
+ngx_uint_t ngx_http_idem_framed(const ngx_http_request_t *r);
 void ngx_http_idem_guard_writes(ngx_http_idem_ctx_t *ctx);
 ngx_uint_t ngx_http_idem_guarded(const ngx_http_idem_ctx_t *ctx); /* its answer is wanted even if the client leaves */
 void ngx_http_idem_consume(ngx_chain_t *chain);                   /* as if it had been sent */

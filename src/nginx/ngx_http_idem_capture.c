@@ -324,7 +324,8 @@ static ngx_int_t pass_body(ngx_http_idem_ctx_t *ctx, ngx_chain_t *in)
     ngx_int_t rc = ngx_http_idem_next_body(r, in);
     if (rc == NGX_ERROR && r->connection->error && wanted) {
         ngx_http_idem_detach(ctx);
-        ngx_http_idem_consume(in);
+        if (!ngx_http_idem_framed(r))
+            ngx_http_idem_consume(in);
         return NGX_OK;
     }
     return rc;

@@ -5,7 +5,8 @@
  * take the answer with him (idem_ignore_client_abort): from then on the answer is read from the upstream as before, recorded, and thrown away.
  *
  * Invariants: an owner is in zone->owners with a claim, or has been disowned; its lease is renewed in between. A detached request passes nothing
- * on to the client, and all buffers that the upstream module gets back are marked as sent, so that it goes on reading.
+ * on to the client, and all buffers that the upstream module gets back are marked as sent, so that it goes on reading; but not while a frame of
+ * HTTP/2 points at them.
  *
  * If we die here: the claim is a dead process's: taken over at once, or held.
  */
@@ -195,6 +196,17 @@ void ngx_http_idem_consume(ngx_chain_t *chain)
     }
 }
 
+/*
+ * Frames of HTTP/2 that wait for their turn on the connection point at the buffers that were passed on, and are sent whatever became of their
+ * stream: to empty one would put the frames of other streams in its place. They go out one by one, each with an event, or the connection
+ * ends, and then none is left.
+ */
+ngx_uint_t ngx_http_idem_framed(const ngx_http_request_t *r)
+{
+    return r->stream != NULL && r->stream->queued > 0;
+}
+
+/* Repeated at each event of a detached request, for the buffers that were still framed before. */
 void ngx_http_idem_detach(ngx_http_idem_ctx_t *ctx)
 {
     ngx_http_request_t *r = ctx->request;
@@ -211,12 +223,12 @@ void ngx_http_idem_detach(ngx_http_idem_ctx_t *ctx)
     c->write->delayed = 0;
     if (c->write->timer_set)
         ngx_del_timer(c->write);
-    if (r->upstream != NULL) {
-        ngx_http_idem_consume(r->upstream->busy_bufs);
-        ngx_http_idem_consume(r->upstream->out_bufs);
-        if (r->upstream->pipe != NULL)
-            ngx_http_idem_consume(r->upstream->pipe->busy);
-    }
+    if (r->upstream == NULL || ngx_http_idem_framed(r))
+        return;
+    ngx_http_idem_consume(r->upstream->busy_bufs);
+    ngx_http_idem_consume(r->upstream->out_bufs);
+    if (r->upstream->pipe != NULL)
+        ngx_http_idem_consume(r->upstream->pipe->busy);
 }
 
 /* In the place of the upstream module's own handler, which ends the request when a client doesn't read. */
@@ -228,6 +240,8 @@ static void guarded_write(ngx_http_request_t *r)
         write->timedout = 0;
         r->connection->timedout = 1;
         ngx_log_error(NGX_LOG_INFO, r->connection->log, NGX_ETIMEDOUT, "client timed out");
+        ngx_http_idem_detach(ctx);
+    } else if (ctx->detached) {
         ngx_http_idem_detach(ctx);
     }
     ctx->write_handler(r);

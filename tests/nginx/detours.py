@@ -1,0 +1,134 @@
+#!/usr/bin/python3
+"""Ways of a request on which it could be executed twice, or hang: found by reading nginx's source for what happens between a
+claim and its end. Each has its own location here."""
+import os
+
+from support.checks import same, true
+from support.client import Client, ask, replayed
+from support.scene import Scene, problem
+
+
+def write_files(scene):
+    os.makedirs(f"{scene.dir}/files")
+    for name, text in (("page", "twenty bytes of text"), ("sorry", "sorry, not today\n")):
+        with open(f"{scene.dir}/files/{name}", "w") as file:
+            file.write(text)
+
+
+scene = Scene(before=write_files, http="""
+    idem_zone z path={shm}/z keys=2000;
+    idem_zone disk path={shm}/disk keys=2000 wal={dir}/log-disk durability=sync;
+    root {dir}/files;
+    upstream two { server {up}; server {up} backup; }
+""", server="""
+        location /nowhere { idem z; set $where ""; proxy_pass $where; }
+        location /small { idem z; client_max_body_size 10; error_page 413 /sorry; proxy_pass http://{up}; }
+        location /small-named { idem z; client_max_body_size 10; error_page 413 = @unclaimed; proxy_pass http://{up}; }
+        location @unclaimed { idem z; proxy_pass http://{up}; }
+        location = /sorry { default_type text/plain; }
+        location /second { idem z; error_page 502 = @second; proxy_pass http://{up}; }
+        location @second { rewrite ^/second(.*)-first$ /second$1-second break; proxy_pass http://{up}; }
+        location /plain { idem z; idem_required on; proxy_pass http://{up}; }
+        location /try { idem z; try_files /nothing @two; }
+        location @two { proxy_next_upstream error timeout non_idempotent; proxy_pass http://two; }
+        location = /page { idem disk; idem_methods HEAD POST; default_type text/plain; }
+""", expected=[r"invalid URL prefix"])
+
+
+def pair(at, script_first, script_second):
+    """Two routes that one request may reach, one after the other: names that end in -first and -second."""
+    first, second = scene.route(script_first), scene.route(script_second)
+    base = first.name
+    for route, end in ((first, "-first"), (second, "-second")):
+        route.name = base + end
+        scene.routes.add(route)
+    return first, second
+
+
+@scene.check("a proxy_pass that comes to nothing is a 500, not a worker's end; nothing was sent, so the key is free")
+def nowhere():
+    workers = set(scene.nginx.workers())
+    route = scene.route()
+    for _ in range(2):
+        answer = route.post("/nowhere")
+        same((answer.status, scene.logged(answer)["claim"]), (500, "shared"), "the answer")
+    same(set(scene.nginx.workers()), workers, "workers")
+    route.executed(0)
+
+
+@scene.check("a request that nginx gives up before it is claimed gets its error page, announced length or chunks")
+def too_large():
+    for headers, body in (((), b"x" * 37), ((("Transfer-Encoding", "chunked"),), b"25\r\n" + b"x" * 37 + b"\r\n0\r\n\r\n")):
+        route = scene.route()
+        connection = Client(scene.nginx.port)
+        fields = [*route.fields("", ()), *headers]
+        if headers:
+            connection.send(connection.head("POST", f"/small/{route.name}", fields) + body)
+        else:
+            connection.request("POST", f"/small/{route.name}", fields, body)
+        answer = connection.response()
+        same((answer.status, answer.body), (413, b"sorry, not today\n"), f"{headers}")
+        connection.close()
+        route.executed(0)
+
+
+@scene.check("an error page that is a protected location gets nothing without a claim")
+def too_large_named():
+    route = scene.route()
+    connection = Client(scene.nginx.port)
+    connection.send(connection.head("POST", f"/small-named/{route.name}", [*route.fields("", ()), ("Transfer-Encoding", "chunked")]))
+    connection.send(b"25\r\n" + b"x" * 37 + b"\r\n0\r\n\r\n")
+    same(connection.response().status, 500, "the answer")
+    connection.close()
+    route.executed(0)
+
+
+@scene.check("one upstream took it and died, the next says no: nobody knows, so it is held")
+def no_from_the_second():
+    for status in (503, 500, 429, 403):
+        first, second = pair("/second", lambda x: x.close(), lambda x, status=status: x.answer(status, b"no"))
+        answer = first.post("/second")
+        same((answer.status, scene.logged(answer)["claim"]), (status, "held"), "the answer")
+        problem(first.post("/second"), 409, "outcome-unknown")
+        same((first.count, second.count), (1, 1), f"executions ({status})")
+
+
+@scene.check("an offer of h2c is no upgrade: protected as any other request, and a key is required")
+def h2c():
+    offer = (("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA"))
+    route = scene.route()
+    first = route.post("/plain", headers=offer)
+    same(first.status, 201, "the first answer")
+    replayed(route.post("/plain", headers=offer), first)
+    route.executed(1)
+    problem(ask(scene.nginx.port, "POST", f"/plain/{route.name}", offer, b"{}"), 400, "key-missing", "new_key")
+    route.executed(1)
+
+
+@scene.check("what was sent to one upstream is not sent to another, also where idem isn't set any more")
+def one_of_two():
+    route = scene.route(lambda x: x.close())
+    answer = route.post("/try")
+    same((answer.status, scene.logged(answer)["claim"]), (502, "held"), "the answer")
+    route.executed(1)
+    problem(route.post("/try"), 409, "outcome-unknown")
+    route.executed(1)
+
+
+@scene.check("an answer to HEAD that nginx makes itself has no body, also where it waits for the disk")
+def head_of_a_page():
+    connection = Client(scene.nginx.port)
+    key = [("Idempotency-Key", "head-of-a-page")]
+    for replay in (None, "true", "true"):
+        connection.request("HEAD", "/page", key)
+        answer = connection.response("HEAD")
+        same((answer.status, answer.header("Content-Length"), answer.header("Idempotency-Replayed")), (200, "20", replay), "the answer to HEAD")
+    connection.request("GET", "/page")
+    answer = connection.response()
+    same((answer.status, answer.body), (200, b"twenty bytes of text"), "the next answer on that connection")
+    connection.close()
+    stored = [line for line in scene.idem("ls", store="disk").splitlines() if "head-of-a-page" in line]
+    true(len(stored) == 1 and " 0 B" in stored[0], f"no body is stored: {stored}")
+
+
+scene.run()
