@@ -274,10 +274,11 @@ void ngx_http_idem_consume(ngx_chain_t *chain);                   /* as if it ha
 void ngx_http_idem_beat(ngx_event_t *event);
 void ngx_http_idem_disown(ngx_http_idem_ctx_t *ctx); /* no longer an owner: timers and lists */
 ngx_int_t ngx_http_idem_strip(ngx_http_request_t *r);
-ngx_uint_t ngx_http_idem_lost(ngx_http_request_t *r);
+ngx_uint_t ngx_http_idem_done_before(const ngx_http_idem_ctx_t *ctx);
 ngx_uint_t ngx_http_idem_sent(ngx_http_request_t *r); /* something went out to an upstream */
 
 /* ngx_http_idem_capture.c */
+ngx_uint_t ngx_http_idem_is_stored(const ngx_http_idem_loc_conf_t *conf, ngx_uint_t status);
 ngx_int_t ngx_http_idem_header(ngx_http_request_t *r);
 ngx_int_t ngx_http_idem_body(ngx_http_request_t *r, ngx_chain_t *in);
 ngx_int_t ngx_http_idem_pass_held(ngx_http_idem_ctx_t *ctx);

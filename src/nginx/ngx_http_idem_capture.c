@@ -180,17 +180,24 @@ static ngx_uint_t answered(ngx_http_request_t *r)
     return last->peer != NULL && last->header_time != (ngx_msec_t)-1;
 }
 
+ngx_uint_t ngx_http_idem_is_stored(const ngx_http_idem_loc_conf_t *conf, ngx_uint_t status)
+{
+    const uint64_t *words = conf->store_status->elts;
+    return status / 64 < conf->store_status->nelts && ((words[status / 64] >> (status % 64)) & 1);
+}
+
 static ngx_http_idem_keep_e judge(ngx_http_idem_ctx_t *ctx)
 {
     ngx_http_request_t *r = ctx->request;
-    const uint64_t *words = ctx->conf->store_status->elts;
     ngx_uint_t status = r->headers_out.status;
     if (!answered(r))
         return ngx_http_idem_sent(r) ? NGX_HTTP_IDEM_KEEP_UNKNOWN : NGX_HTTP_IDEM_KEEP_NOTHING;
-    if (status / 64 < ctx->conf->store_status->nelts && (words[status / 64] >> (status % 64)) & 1)
+    if (ngx_http_idem_is_stored(ctx->conf, status))
         return NGX_HTTP_IDEM_KEEP_ANSWER;
-    /* That another upstream said no does not undo what the first may have done. */
-    return ngx_http_idem_lost(r) ? NGX_HTTP_IDEM_KEEP_UNKNOWN : NGX_HTTP_IDEM_KEEP_NOTHING;
+    /* A script that failed may have asked upstreams of its own. */
+    if (r->upstream == NULL && ctx->content && status >= NGX_HTTP_INTERNAL_SERVER_ERROR)
+        return NGX_HTTP_IDEM_KEEP_UNKNOWN;
+    return ngx_http_idem_done_before(ctx) ? NGX_HTTP_IDEM_KEEP_UNKNOWN : NGX_HTTP_IDEM_KEEP_NOTHING;
 }
 
 /* The upstream may say how long its answer is good for; the client isn't told. */
@@ -224,6 +231,10 @@ static ngx_int_t pass_header(ngx_http_idem_ctx_t *ctx)
 {
     ngx_http_request_t *r = ctx->request;
     ngx_uint_t wanted = ngx_http_idem_guarded(ctx);
+    if (ctx->detached && wanted) {
+        r->header_sent = 1;
+        return NGX_OK;
+    }
     ngx_int_t rc = ngx_http_idem_next_header(r);
     if (rc == NGX_ERROR && r->connection->error && wanted) {
         ngx_http_idem_detach(ctx);
@@ -317,6 +328,7 @@ static ngx_int_t pass_body(ngx_http_idem_ctx_t *ctx, ngx_chain_t *in)
     if (ctx->detached) {
         ngx_http_idem_consume(in);
         ngx_http_idem_detach(ctx);
+        r->connection->error = ctx->state != NGX_HTTP_IDEM_OWNER; /* that was the end of it */
         return NGX_OK;
     }
     ngx_uint_t wanted = ngx_http_idem_guarded(ctx);
@@ -377,9 +389,15 @@ static ngx_uint_t is_cut_off(ngx_http_request_t *r, const ngx_chain_t *in)
 
 ngx_int_t ngx_http_idem_body(ngx_http_request_t *r, ngx_chain_t *in)
 {
-    ngx_http_idem_ctx_t *ctx = r == r->main ? ngx_http_idem_ctx(r) : NULL;
+    ngx_http_idem_ctx_t *ctx = ngx_http_idem_ctx(r->main);
     if (ctx == NULL || !ctx->capturing)
         return ngx_http_idem_next_body(r, in);
+    if (r != r->main) {
+        if (!ctx->detached)
+            return ngx_http_idem_next_body(r, in);
+        ngx_http_idem_consume(in);
+        return NGX_OK;
+    }
     if (ctx->recording)
         return hold(ctx, in);
     if (ctx->state == NGX_HTTP_IDEM_OWNER && is_cut_off(r, in))

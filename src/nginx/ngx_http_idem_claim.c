@@ -99,8 +99,10 @@ static ngx_int_t unavailable(ngx_http_idem_ctx_t *ctx)
     return ngx_http_idem_problem(ctx, NGX_HTTP_IDEM_PROBLEM_UNAVAILABLE, NULL, STORE_RETRY_MS);
 }
 
+/* Whoever waited looked whether its client is still there; from here on that is the business of what comes next. */
 static void go_on(ngx_http_request_t *r)
 {
+    r->read_event_handler = ngx_http_block_reading;
     r->write_event_handler = ngx_http_core_run_phases;
     ngx_http_core_run_phases(r);
 }
@@ -114,6 +116,7 @@ static void answer(ngx_http_idem_ctx_t *ctx, ngx_int_t rc)
         return;
     }
     ctx->state = NGX_HTTP_IDEM_ANSWERING;
+    ctx->request->read_event_handler = ngx_http_block_reading;
     ngx_http_finalize_request(ctx->request, rc);
 }
 

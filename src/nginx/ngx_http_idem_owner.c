@@ -5,7 +5,7 @@
  * take the answer with him (idem_ignore_client_abort): from then on the answer is read from the upstream as before, recorded, and thrown away.
  *
  * Invariants: an owner is in zone->owners with a claim, or has been disowned; its lease is renewed in between. A detached request passes nothing
- * on to the client, and all buffers that the upstream module gets back are marked as sent, so that it goes on reading; but not while a frame of
+ * on to the client, its subrequests neither, and all buffers that the upstream module gets back are marked as sent, so that it goes on reading; but not while a frame of
  * HTTP/2 points at them.
  *
  * If we die here: the claim is a dead process's: taken over at once, or held.
@@ -160,12 +160,17 @@ ngx_int_t ngx_http_idem_own(ngx_http_idem_ctx_t *ctx)
     return NGX_OK;
 }
 
-/* An upstream got something and gave no header back; a later one may have answered. */
-ngx_uint_t ngx_http_idem_lost(ngx_http_request_t *r)
+/*
+ * Though the final answer is a refusal: an upstream got something and gave no header back, or gave an answer that would have been kept (and then
+ * an internal redirect or a filter failed).
+ */
+ngx_uint_t ngx_http_idem_done_before(const ngx_http_idem_ctx_t *ctx)
 {
+    const ngx_http_request_t *r = ctx->request;
     const ngx_http_upstream_state_t *states = r->upstream_states != NULL ? r->upstream_states->elts : NULL;
     for (ngx_uint_t i = 0; states != NULL && i < r->upstream_states->nelts; i++) {
-        if (states[i].peer != NULL && states[i].bytes_sent > 0 && states[i].header_time == (ngx_msec_t)-1)
+        if (states[i].peer != NULL && states[i].bytes_sent > 0 &&
+            (states[i].header_time == (ngx_msec_t)-1 || ngx_http_idem_is_stored(ctx->conf, states[i].status)))
             return 1;
     }
     return 0;
@@ -206,7 +211,10 @@ ngx_uint_t ngx_http_idem_framed(const ngx_http_request_t *r)
     return r->stream != NULL && r->stream->queued > 0;
 }
 
-/* Repeated at each event of a detached request, for the buffers that were still framed before. */
+/*
+ * Repeated at each event of a detached request, for the buffers that were still framed before. The connection doesn't look broken meanwhile: with
+ * c->error set, a subrequest that ends (a mirror's) would end the request with the upstream still at work. It is set again with the answer's end.
+ */
 void ngx_http_idem_detach(ngx_http_idem_ctx_t *ctx)
 {
     ngx_http_request_t *r = ctx->request;
@@ -218,7 +226,7 @@ void ngx_http_idem_detach(ngx_http_idem_ctx_t *ctx)
         ngx_log_error(NGX_LOG_INFO, c->log, 0,
                       "idem: the client left before its answer was complete; the answer is recorded all the same");
     }
-    c->error = 1;
+    c->error = 0;
     c->write->ready = 1;
     c->write->delayed = 0;
     if (c->write->timer_set)
@@ -263,6 +271,15 @@ void ngx_http_idem_guard_writes(ngx_http_idem_ctx_t *ctx)
     r->write_event_handler = guarded_write;
 }
 
+/* In the place of a look at the client: over HTTP/2 its leaving is an event here. */
+static void left(ngx_http_request_t *r)
+{
+    ngx_http_idem_ctx_t *ctx = ngx_http_idem_ctx(r);
+    ngx_http_block_reading(r);
+    if (r->connection->error && ngx_http_idem_guarded(ctx))
+        ngx_http_idem_detach(ctx);
+}
+
 /*
  * The content handler as it was, and then, on a copy of the upstream module's settings: a request that was sent once is not sent to another
  * upstream, whatever location it has got to meanwhile; and nobody looks any more whether the client is still there (the upstream modules' own
@@ -285,7 +302,7 @@ static ngx_int_t content(ngx_http_request_t *r)
     if (ctx->conf->ignore_client_abort && !conf->ignore_client_abort) {
         conf->ignore_client_abort = 1;
         if (u->cleanup != NULL) {
-            r->read_event_handler = ngx_http_block_reading;
+            r->read_event_handler = left;
             r->write_event_handler = ngx_http_request_empty_handler;
         }
     }

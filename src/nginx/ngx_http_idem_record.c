@@ -188,7 +188,7 @@ void ngx_http_idem_settle_unanswered(ngx_http_idem_ctx_t *ctx)
 {
     ngx_http_request_t *r = ctx->request;
     /* Content that no upstream made may have had its effect too. */
-    if (!ngx_http_idem_sent(r) && !(ctx->content && r->upstream_states == NULL)) {
+    if (!ngx_http_idem_sent(r) && !(ctx->content && r->upstream == NULL)) {
         abandon(ctx, IDEM_NOTHING_HAPPENED);
         return;
     }

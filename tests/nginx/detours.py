@@ -2,17 +2,20 @@
 """Ways of a request on which it could be executed twice, or hang: found by reading nginx's source for what happens between a
 claim and its end. Each has its own location here."""
 import os
+import time
 
 from support.checks import same, true
 from support.client import Client, ask, replayed
+from support.h2peer import H2Client
 from support.scene import Scene, problem
 
 
 def write_files(scene):
     os.makedirs(f"{scene.dir}/files")
-    for name, text in (("page", "twenty bytes of text"), ("sorry", "sorry, not today\n")):
+    for name, text in (("page", "twenty bytes of text"), ("sorry", "sorry, not today\n"), ("secret", "for root only")):
         with open(f"{scene.dir}/files/{name}", "w") as file:
             file.write(text)
+    os.chmod(f"{scene.dir}/files/secret", 0o600)
 
 
 scene = Scene(before=write_files, http="""
@@ -20,7 +23,7 @@ scene = Scene(before=write_files, http="""
     idem_zone disk path={shm}/disk keys=2000 wal={dir}/log-disk durability=sync;
     root {dir}/files;
     upstream two { server {up}; server {up} backup; }
-""", server="""
+""", http2=True, server="""
         location /nowhere { idem z; set $where ""; proxy_pass $where; }
         location /small { idem z; client_max_body_size 10; error_page 413 /sorry; proxy_pass http://{up}; }
         location /small-named { idem z; client_max_body_size 10; error_page 413 = @unclaimed; proxy_pass http://{up}; }
@@ -31,8 +34,13 @@ scene = Scene(before=write_files, http="""
         location /plain { idem z; idem_required on; proxy_pass http://{up}; }
         location /try { idem z; try_files /nothing @two; }
         location @two { proxy_next_upstream error timeout non_idempotent; proxy_pass http://two; }
+        location /mirrored { idem z; mirror /mirror; proxy_pass http://{up}; }
+        location = /mirror { internal; proxy_pass http://{up}$request_uri-copy; }
+        location /inherits { idem z; idem_wait 60s; idem_share_failures off; proxy_ignore_client_abort on; proxy_pass http://{up}; }
+        location /accel { idem z; proxy_pass http://{up}; }
+        location /secret { internal; }
         location = /page { idem disk; idem_methods HEAD POST; default_type text/plain; }
-""", expected=[r"invalid URL prefix"])
+""", expected=[r"invalid URL prefix", r"secret\" failed \(13"])
 
 
 def pair(at, script_first, script_second):
@@ -129,6 +137,65 @@ def head_of_a_page():
     connection.close()
     stored = [line for line in scene.idem("ls", store="disk").splitlines() if "head-of-a-page" in line]
     true(len(stored) == 1 and " 0 B" in stored[0], f"no body is stored: {stored}")
+
+
+@scene.check("the service did it, and what it pointed at can't be shown: nobody runs it again")
+def accel_to_nothing():
+    route = scene.route(lambda x: x.answer(200, b"", [("X-Accel-Redirect", "/secret")]))
+    answer = route.post("/accel")
+    same((answer.status, scene.logged(answer)["claim"]), (403, "held"), "the answer")
+    problem(route.post("/accel"), 409, "outcome-unknown")
+    route.executed(1)
+
+
+def stored_whole(route, at):
+    answer = route.settled(at)
+    same((answer.status, answer.header("Idempotency-Replayed")), (201, "true"), f"the next one: {answer!r}")
+
+
+@scene.check("a mirror that ends after the client has left doesn't end the request")
+def mirror_ends():
+    route, copy = scene.route(gated=True), scene.route(gated=True)
+    copy.name = route.name + "-copy"
+    scene.routes.add(copy)
+    client = H2Client(scene.nginx.port2)
+    stream = client.request("POST", f"/mirrored/{route.name}", route.fields("", ()), b'{"amount": 1}')
+    route.gate.arrived()
+    copy.gate.arrived()
+    client.cancel(stream)
+    time.sleep(0.3)  # until nginx has seen it; if it hasn't, less is tested
+    copy.gate.open()
+    time.sleep(0.3)
+    route.gate.open()
+    stored_whole(route, "/mirrored")
+    client.close()
+    route.executed(1)
+
+
+@scene.check("a waiter that became the owner may leave as any other: stored")
+def heir_leaves():
+    def script(x):
+        if x.number == 1:
+            x.route.gate.stop_here()
+            x.answer(503, b"busy")
+        else:
+            x.route.second.stop_here()
+            x.answer(201, b"well\n")
+
+    route = scene.route(script)
+    route.second = type(route.gate)()
+    first = route.later("/inherits")
+    route.gate.arrived()
+    heir = route.open("/inherits")
+    scene.waiting(1)
+    route.gate.open()
+    same(first.result().status, 503, "the first answer")
+    route.second.arrived()
+    heir.close()
+    time.sleep(0.3)  # as above
+    route.second.open()
+    stored_whole(route, "/inherits")
+    route.executed(2)
 
 
 scene.run()
