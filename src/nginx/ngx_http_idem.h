@@ -286,7 +286,7 @@ extern ngx_http_output_header_filter_pt ngx_http_idem_next_header;
 extern ngx_http_output_body_filter_pt ngx_http_idem_next_body;
 
 /* ngx_http_idem_record.c */
-ngx_int_t ngx_http_idem_record(ngx_http_idem_ctx_t *ctx); /* NGX_OK: settled; NGX_AGAIN: a thread is at it */
+ngx_int_t ngx_http_idem_record(ngx_http_idem_ctx_t *ctx); /* NGX_OK: settled; NGX_AGAIN: a thread is at it; NGX_ERROR: don't give it out */
 ngx_uint_t ngx_http_idem_records_beside(const ngx_http_idem_ctx_t *ctx); /* it will be a thread's work */
 void ngx_http_idem_settle_unanswered(ngx_http_idem_ctx_t *ctx);
 

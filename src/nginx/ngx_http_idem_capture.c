@@ -269,7 +269,8 @@ ngx_int_t ngx_http_idem_header(ngx_http_request_t *r)
             ctx->deferred = 1;
             return NGX_OK;
         }
-        (void)ngx_http_idem_record(ctx);
+        if (ngx_http_idem_record(ctx) == NGX_ERROR)
+            return NGX_ERROR;
     }
     return pass_header(ctx);
 }
@@ -412,11 +413,14 @@ ngx_int_t ngx_http_idem_body(ngx_http_request_t *r, ngx_chain_t *in)
         /* With a length the client knows the end when it sees it, and so do we. */
         if (ctx->length > 0 && ctx->body_total == ctx->length)
             last = 1;
-        if (last) {
+        if (last && ctx->length >= 0 && ctx->body_total != ctx->length && !is_header_only(r)) {
+            ngx_http_idem_settle_unanswered(ctx); /* an end, but not of the answer that was announced */
+        } else if (last) {
             if (capture_trailers(ctx) != NGX_OK)
                 return NGX_ERROR;
-            if (ngx_http_idem_record(ctx) == NGX_AGAIN)
-                return hold(ctx, in);
+            ngx_int_t rc = ngx_http_idem_record(ctx);
+            if (rc != NGX_OK)
+                return rc == NGX_AGAIN ? hold(ctx, in) : NGX_ERROR;
         }
     }
     if (!ctx->deferred)

@@ -105,13 +105,16 @@ ngx_module_t ngx_http_idem_module = {
     NGX_MODULE_V1_PADDING,
 };
 
-/* The request's memory goes: what the library made for it goes first. By then the claim is settled (clean-up of the request runs before). */
+/* The request's memory goes: what the library made for it goes first. By then the claim is settled: the request's own clean-up
+   runs before. Whatever frees a request without that must not leave a claim that nobody works on. */
 static void forget_ctx(void *data)
 {
     ngx_http_idem_ctx_t *ctx = data;
     (void)idem_fingerprint_end(ctx->body_hash);
     ctx->body_hash = NULL;
     ngx_http_idem_wait_leave(ctx, 0);
+    if (ctx->state == NGX_HTTP_IDEM_OWNER && !ctx->recording)
+        ngx_http_idem_settle_unanswered(ctx);
     ngx_http_idem_disown(ctx);
 }
 

@@ -22,9 +22,17 @@ struct name {
 static struct name fence = {ngx_string("Idempotency-Fence"), (u_char *)"idempotency-fence", 0};
 static struct name attempt = {ngx_string("Idempotency-Attempt"), (u_char *)"idempotency-attempt", 0};
 
+/* FastCGI and its like make one parameter of - and _. */
 static ngx_uint_t is(const ngx_table_elt_t *line, const struct name *name)
 {
-    return line->key.len == name->text.len && ngx_memcmp(line->lowcase_key, name->lower, name->text.len) == 0;
+    if (line->key.len != name->text.len)
+        return 0;
+    for (size_t i = 0; i < line->key.len; i++) {
+        u_char c = line->lowcase_key[i];
+        if ((c == '_' ? '-' : c) != name->lower[i])
+            return 0;
+    }
+    return 1;
 }
 
 static ngx_uint_t is_ours(const ngx_table_elt_t *line)

@@ -104,6 +104,12 @@ static void completed(ngx_http_idem_ctx_t *ctx, int e, const char *detail)
         settled(ctx, e == IDEM_TOMBSTONE ? NGX_HTTP_IDEM_TOMBSTONE : NGX_HTTP_IDEM_STORED);
 }
 
+/* An answer that should be on the disk and is not is not given out; the client asks again and gets it when the disk is back. */
+static ngx_uint_t withheld(const ngx_http_idem_ctx_t *ctx, int e)
+{
+    return e < 0 && e != IDEM_E_LOST && ctx->zone->durability == IDEM_DURABILITY_SYNC && !ctx->conf->fail_open;
+}
+
 /* ------------------------------------------------------------------ beside the event loop */
 
 static void complete_in_thread(void *data, ngx_log_t *log)
@@ -125,8 +131,7 @@ static void thread_done(ngx_event_t *event)
     r->main->blocked--;
     ctx->recording = 0;
     completed(ctx, work->result, work->detail);
-    /* An answer that should be on the disk and is not is not given out; the client asks again and gets it when the disk is back. */
-    if (work->result < 0 && work->result != IDEM_E_LOST && !ctx->conf->fail_open)
+    if (withheld(ctx, work->result))
         c->error = 1;
     if (!c->error && ngx_http_idem_pass_held(ctx) == NGX_ERROR)
         c->error = 1;
@@ -155,7 +160,8 @@ static ngx_int_t post(ngx_http_idem_ctx_t *ctx)
 
 ngx_uint_t ngx_http_idem_records_beside(const ngx_http_idem_ctx_t *ctx)
 {
-    return ctx->zone->threads != NULL &&
+    /* An error page in the place of an answer that a filter gave up has to be done with when the filter goes on. */
+    return ctx->zone->threads != NULL && !ctx->request->filter_finalize &&
            (ctx->keep == NGX_HTTP_IDEM_KEEP_ANSWER ||
             (ctx->keep == NGX_HTTP_IDEM_KEEP_UNKNOWN && ctx->conf->ambiguous == NGX_HTTP_IDEM_STORE));
 }
@@ -180,7 +186,7 @@ ngx_int_t ngx_http_idem_record(ngx_http_idem_ctx_t *ctx)
     fill(ctx, &response);
     int e = idem_complete(ctx->zone->store, &ctx->claim, &response);
     completed(ctx, e, idem_error_detail());
-    return NGX_OK;
+    return withheld(ctx, e) ? NGX_ERROR : NGX_OK;
 }
 
 /* The request ends and its answer never did. */

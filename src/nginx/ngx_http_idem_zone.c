@@ -96,6 +96,8 @@ ngx_int_t ngx_http_idem_zones_make(ngx_conf_t *cf, ngx_http_idem_main_conf_t *ma
             return NGX_ERROR;
         }
     }
+    if (ngx_process == NGX_PROCESS_SIGNALLER)
+        return NGX_OK; /* nginx -s: it reads the configuration and needs nothing of it */
     for (ngx_uint_t i = 0; i < main->zones.nelts; i++) {
         if (make_zone(cf, zones[i]) != NGX_OK)
             return NGX_ERROR;

@@ -2,6 +2,7 @@
 """Ways of a request on which it could be executed twice, or hang: found by reading nginx's source for what happens between a
 claim and its end. Each has its own location here."""
 import os
+import subprocess
 import time
 
 from support.checks import same, true
@@ -22,6 +23,7 @@ scene = Scene(before=write_files, http="""
     idem_zone z path={shm}/z keys=2000;
     idem_zone disk path={shm}/disk keys=2000 wal={dir}/log-disk durability=sync;
     root {dir}/files;
+    underscores_in_headers on;
     upstream two { server {up}; server {up} backup; }
 """, http2=True, server="""
         location /nowhere { idem z; set $where ""; proxy_pass $where; }
@@ -39,6 +41,7 @@ scene = Scene(before=write_files, http="""
         location /inherits { idem z; idem_wait 60s; idem_share_failures off; proxy_ignore_client_abort on; proxy_pass http://{up}; }
         location /accel { idem z; proxy_pass http://{up}; }
         location /secret { internal; }
+        location /page-to-get { idem disk; idem_methods GET; default_type text/plain; try_files /page =404; }
         location = /page { idem disk; idem_methods HEAD POST; default_type text/plain; }
 """, expected=[r"invalid URL prefix", r"secret\" failed \(13"])
 
@@ -110,6 +113,15 @@ def h2c():
     replayed(route.post("/plain", headers=offer), first)
     route.executed(1)
     problem(ask(scene.nginx.port, "POST", f"/plain/{route.name}", offer, b"{}"), 400, "key-missing", "new_key")
+    route.executed(1)
+
+
+@scene.check("a fence can't be forged with an underscore either, which FastCGI and its like take for the same")
+def underscore():
+    route = scene.route()
+    route.post("/plain", headers=(("Idempotency_Fence", "9"), ("IDEMPOTENCY_ATTEMPT", "9")))
+    request = route.requests[0]
+    same((request.all("Idempotency_Fence"), request.all("Idempotency_Attempt"), request.all("Idempotency-Attempt")), ([], [], ["1"]), "what the service is told")
     route.executed(1)
 
 
@@ -196,6 +208,30 @@ def heir_leaves():
     route.second.open()
     stored_whole(route, "/inherits")
     route.executed(2)
+
+
+@scene.check("a page that a condition forbids is one answer, also where it waits for the disk")
+def forbidden():
+    connection = Client(scene.nginx.port)
+    key = [("Idempotency-Key", "forbidden")]
+    connection.request("GET", "/page-to-get", [*key, ("If-Match", '"nope"')])
+    first = connection.response()
+    same(first.status, 412, "the first answer")
+    true(connection.ended(), "nothing comes behind it (nginx closes after such an answer)")
+    connection.close()
+    replayed(ask(scene.nginx.port, "GET", "/page-to-get", key), first)
+
+
+@scene.check("nginx -s makes no store, and doesn't mind one that doesn't fit")
+def signaller():
+    conf = scene.nginx.conf + "-signal"
+    with open(scene.nginx.conf) as old, open(conf, "w") as new:
+        text = old.read().replace(f"{scene.shm}/z ", f"{scene.shm}/never-made ").replace(f"{scene.shm}/disk keys=2000", f"{scene.shm}/disk keys=3000")
+        new.write(text.replace(f"pid {scene.dir}", f"pid {scene.dir}/nowhere"))
+    done = subprocess.run(["/usr/sbin/nginx", "-s", "stop", "-c", conf], capture_output=True, text=True, timeout=30)
+    true("invalid PID" in done.stderr or "nowhere" in done.stderr, f"it looks for the process: {done.stderr}")
+    true("is a store for" not in done.stderr, f"nginx -s says {done.stderr}")
+    true(not os.path.exists(f"{scene.shm}/never-made"), "no store was made")
 
 
 scene.run()

@@ -100,7 +100,7 @@ class Client:
     def ended(self):
         """Waits for the other side's end of the connection; true if nothing came before it."""
         try:
-            return self.sock.recv(65536) == b""
+            return self._data == b"" and self.sock.recv(65536) == b""
         except OSError:
             return True
 
