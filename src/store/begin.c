@@ -301,7 +301,7 @@ static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_f
             return IDEM_MISMATCH;
         int r = idem_reply_answer(ctx->v, f, now_ms, reply, room);
         if (r == IDEM_OK)
-            r = idem_durable_answer(ctx, f);
+            r = idem_durable_answer(ctx, f, false);
         if (r == IDEM_OK && ctx->ticket != 0 && (ask->flags & IDEM_NO_WAIT))
             return being_written(f, now_ms, reply);
         return r == IDEM_OK ? IDEM_REPLAY : r == 1 ? AGAIN : r;

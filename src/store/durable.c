@@ -24,10 +24,11 @@ int idem_durability(const struct idem_view *v, uint32_t asked, uint32_t by_defau
     return IDEM_OK;
 }
 
-int idem_durable_answer(struct idem_ctx *ctx, const struct idem_found *f)
+int idem_durable_answer(struct idem_ctx *ctx, const struct idem_found *f, bool asked)
 {
     const struct idem_entry *e = &f->entry;
-    if (ctx->v->rings == NULL || IDEM_FAULT("log.untold") || (e->kind != ENTRY_CLAIM && (e->flags & ENTRY_SYNC) == 0))
+    asked |= e->kind == ENTRY_CLAIM || (e->flags & ENTRY_SYNC) != 0;
+    if (ctx->v->rings == NULL || IDEM_FAULT("log.untold") || !asked)
         return IDEM_OK;
     uint64_t word = load_acquire(&e->at[4]); /* P12 acquire: the record it names is on the disk */
     if (!idem_index_unchanged(f))

@@ -18,9 +18,9 @@ struct idem_attempt {
 /* What is asked for, or the store's own (by_default). Errors: IDEM_E_INVALID: a durability in a store without a log. */
 int idem_durability(const struct idem_view *v, uint32_t asked, uint32_t by_default, unsigned *durability);
 
-/* Of an answer that is about to be given: it has to be on the disk first. f was just found and copied from. Sets ctx->ticket. Outcomes: IDEM_OK; 1:
-   it changed, look again. */
-int idem_durable_answer(struct idem_ctx *ctx, const struct idem_found *f);
+/* Of an answer that is about to be given: it has to be on the disk first, if it was stored so or the caller asked for that. f was just found and
+   copied from. Sets ctx->ticket. Outcomes: IDEM_OK; 1: it changed, look again. */
+int idem_durable_answer(struct idem_ctx *ctx, const struct idem_found *f, bool asked);
 
 /* A held entry has changed its state alone: pushed as the store's claims are; with those not logged, only if it was logged before. */
 void idem_push_state(struct idem_ctx *ctx, const struct idem_found *f);

@@ -225,8 +225,9 @@ static int complete(struct idem_ctx *ctx, const idem_claim *claim, const idem_re
         if (e == FIND_PRESENT && IDEM_FAULT("answer.overwritten"))
             state = WORD_IN_PROGRESS;
         if ((e == FIND_PRESENT && state == WORD_COMPLETED) ||
-            (said_transient && (r->flags & IDEM_RESPONSE_TRANSIENT))) { /* said before, but perhaps not on the disk */
-            if (state != WORD_COMPLETED || idem_durable_answer(ctx, &f) == IDEM_OK)
+            (said_transient && (r->flags & IDEM_RESPONSE_TRANSIENT))) {
+            /* Said before, but perhaps not on the disk; or it was to be async then, and is asked for as sync now. */
+            if (idem_durable_answer(ctx, &f, durability_of(ctx->v, r) == IDEM_DURABILITY_SYNC) == IDEM_OK)
                 return IDEM_OK;
             continue;
         }

@@ -26,7 +26,7 @@ static int look_once(struct idem_ctx *ctx, const struct idem_index_key *k, idem_
     if (state == WORD_COMPLETED) {
         e = idem_reply_answer(ctx->v, &f, now_ms, reply, room);
         if (e == IDEM_OK)
-            e = idem_durable_answer(ctx, &f);
+            e = idem_durable_answer(ctx, &f, false);
         *attempt = (struct idem_attempt){f.place, f.entry.token, k->hash};
         return e == IDEM_OK ? IDEM_REPLAY : e;
     }

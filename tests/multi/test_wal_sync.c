@@ -99,6 +99,35 @@ static void sync_calls_return_with_their_record_on_the_disk(void **state)
     support_remove(p.wal);
 }
 
+/* Repeating changes nothing of the answer, but keeps the promise that is asked for. */
+static void completing_again_with_sync_waits_for_what_was_async(void **state)
+{
+    (void)state;
+    struct place p = a_place();
+    idem_options o = log_options(&p, IDEM_DURABILITY_ASYNC, IDEM_DURABILITY_ASYNC);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    idem_store *s = support_open(p.dir, &o);
+    idem_claim c;
+    idem_response r = support_response(200, "yes");
+    CHECK_IS(support_begin(s, "k", &c), IDEM_CLAIMED);
+    CHECK_IS(idem_complete(s, &c, &r), IDEM_OK);
+    CHECK_IS(idem_complete(s, &c, &r), IDEM_OK);
+    CHECK_IS(on_disk(&p, "k").completed, 0);
+    r.durability = IDEM_DURABILITY_SYNC;
+    CHECK_IS(idem_complete(s, &c, &r), IDEM_OK);
+    CHECK_IS(on_disk(&p, "k").completed, 1);
+    CHECK_IS(support_begin(s, "later", &c), IDEM_CLAIMED);
+    r.flags = IDEM_RESPONSE_TRANSIENT;
+    r.durability = IDEM_DURABILITY_ASYNC;
+    CHECK_IS(idem_complete(s, &c, &r), IDEM_OK);
+    CHECK_IS(on_disk(&p, "later").abandoned, 0);
+    r.durability = IDEM_DURABILITY_SYNC;
+    CHECK_IS(idem_complete(s, &c, &r), IDEM_OK);
+    CHECK_IS(on_disk(&p, "later").abandoned, 1);
+    idem_close(s);
+    support_remove(p.wal);
+}
+
 static void so_do_waiting_and_what_operators_do(void **state)
 {
     (void)state;
@@ -539,6 +568,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sync_calls_return_with_their_record_on_the_disk),
+        cmocka_unit_test(completing_again_with_sync_waits_for_what_was_async),
         cmocka_unit_test(so_do_waiting_and_what_operators_do),
         cmocka_unit_test(async_is_written_by_the_flusher),
         cmocka_unit_test(idem_sync_waits_for_what_was_pushed),
