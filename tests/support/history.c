@@ -33,9 +33,16 @@ struct key_state {
     uint64_t lost_token; /* the newest such; 0: nobody was told it */
     uint64_t body, mark;
     uint64_t fingerprint;
-    uint64_t owner;                    /* RUNNING: a worker */
-    int64_t lease_first, lease_last;   /* when the lease ends: between these */
-    int64_t expiry_first, expiry_last; /* when the record ends */
+    uint64_t owner;   /* RUNNING: a worker */
+    uint64_t crashed; /* RUNNING: when the machine died */
+    uint64_t
+        old; /* claims with tokens up to it were made before the machine died: their place may be another key\'s by now */
+    int64_t lease_first, lease_last;     /* when the lease ends: between these */
+    int64_t expiry_first, expiry_last;   /* when the record ends */
+    uint64_t transient_token, transient; /* an answer that was not kept, of this attempt or the one before; 0: none */
+    uint64_t transient_fingerprint;
+    uint64_t transient_newest; /* nothing has happened since */
+    uint64_t way;              /* of states since the newest that is durable: a crash may go back to each */
 };
 
 /* By what a claim may have been granted: the attempt before was abandoned, or its record is gone (or there was none), or it was lost. */
@@ -45,6 +52,9 @@ struct search {
     const struct history_call *calls;
     const struct history_death *deaths;
     unsigned n;
+    uint64_t crashes;                         /* which of the calls are */
+    struct key_state path[HISTORY_CALLS_MAX]; /* as the calls that were taken led through them */
+    unsigned durable[HISTORY_CALLS_MAX + 1]; /* the first of path that a crash may go back to, by how many were taken */
     struct seen {
         uint64_t done, state;
     } * seen;
@@ -52,6 +62,7 @@ struct search {
 };
 
 #define SEEN_SLOTS (UINT64_C(1) << 18)
+#define CRASH_MS   1000 /* how far off the store's time may be after it */
 
 static int64_t later(int64_t a, int64_t b)
 {
@@ -61,13 +72,13 @@ static int64_t later(int64_t a, int64_t b)
 static bool owner_may_be_dead(const struct search *s, const struct key_state *k, const struct history_call *c)
 {
     uint64_t sent = s->deaths[k->owner].sent;
-    return sent != 0 && (c->returned == 0 || sent < c->returned);
+    return k->crashed || (sent != 0 && (c->returned == 0 || sent < c->returned));
 }
 
 static bool owner_must_be_dead(const struct search *s, const struct key_state *k, const struct history_call *c)
 {
     uint64_t known = s->deaths[k->owner].known;
-    return known != 0 && known < c->called;
+    return k->crashed || (known != 0 && known < c->called);
 }
 
 /* A running lease keeps a claim beyond its record's end. */
@@ -125,6 +136,7 @@ static void start_attempt(struct key_state *k, const struct history_call *c, uin
     k->body = 0;
     k->fingerprint = c->fingerprint;
     k->owner = c->worker;
+    k->crashed = 0;
     set_lease(k, c);
     set_expiry(k, c);
 }
@@ -140,7 +152,7 @@ static bool claim(const struct search *s, struct key_state *k, const struct hist
     case WAY_GONE:
         if (!may_be_gone(k, c))
             return false;
-        k->mark = k->lost = k->lost_token = 0;
+        k->mark = k->lost = k->lost_token = k->transient_token = k->transient = k->transient_newest = 0;
         break;
     default:
         if (!may_be_lost(s, k, c) || must_be_gone(k, c) || k->fingerprint != c->fingerprint)
@@ -149,8 +161,19 @@ static bool claim(const struct search *s, struct key_state *k, const struct hist
             k->lost_token = k->token;
         k->lost = 1;
     }
+    /* The attempt before the last is not remembered. */
+    if (k->transient_token != k->token)
+        k->transient_token = k->transient = 0;
+    k->transient_newest = 0;
     start_attempt(k, c, token);
     return true;
+}
+
+/* Did it wait for the attempt whose answer was not kept? Then that is for it, while it is there. */
+static bool is_transient_for(const struct key_state *k, const struct history_call *c)
+{
+    return k->transient_newest && c->wait_token == k->transient_token && k->kind == ABANDONED &&
+           k->fingerprint == c->fingerprint && !may_be_gone(k, c);
 }
 
 static bool begun(const struct search *s, struct key_state *k, const struct history_call *c, int way)
@@ -158,6 +181,8 @@ static bool begun(const struct search *s, struct key_state *k, const struct hist
     if (c->returned == 0)
         return claim(s, k, c, way, 0);
     bool same = k->fingerprint == c->fingerprint;
+    if ((c->verdict == IDEM_CLAIMED || c->verdict == IDEM_RECLAIMED) && is_transient_for(k, c))
+        return false;
     switch (c->verdict) {
     case IDEM_CLAIMED:
         return way != WAY_LOST && c->token > k->largest && claim(s, k, c, way, c->token) && c->value == k->mark;
@@ -172,6 +197,10 @@ static bool begun(const struct search *s, struct key_state *k, const struct hist
         return false;
     switch (c->verdict) {
     case IDEM_REPLAY:
+        if (c->transient)
+            return (c->waits || c->wait_token == c->token) && k->transient_token == c->token &&
+                   k->transient == c->value && k->transient_fingerprint == c->fingerprint && same &&
+                   !must_be_gone(k, c);
         return k->kind == DONE && same && k->token == c->token && k->body == c->value && !must_be_gone(k, c);
     case IDEM_IN_PROGRESS:
         return k->kind == RUNNING && same && !must_be_lost(s, k, c) && names(&k->token, &k->largest, c->token);
@@ -182,15 +211,19 @@ static bool begun(const struct search *s, struct key_state *k, const struct hist
     }
 }
 
-/* complete, abandon, renew, mark. */
+/* complete, abandon, renew, mark, adopt. */
 static bool acted(struct key_state *k, const struct history_call *c)
 {
     bool running = k->kind == RUNNING && k->token == c->token;
-    bool again = c->kind == CALL_COMPLETE && k->kind == DONE && k->token == c->token;
+    bool completes = c->kind == CALL_COMPLETE || c->kind == CALL_TRANSIENT;
+    bool again = completes && k->kind == DONE && k->token == c->token;
+    bool said =
+        c->kind == CALL_TRANSIENT && k->kind == ABANDONED && k->token == c->token && k->transient_token == c->token;
+    again |= said;
     if (c->returned != 0 && c->verdict == IDEM_E_LOST)
-        return (!running && !again) || may_be_gone(k, c);
+        return (!running && (!again || (said && !k->transient_newest))) || c->token <= k->old || may_be_gone(k, c);
     if (c->returned != 0 && c->verdict == IDEM_E_FULL)
-        return c->kind == CALL_RENEW || c->kind == CALL_MARK;
+        return c->kind != CALL_COMPLETE && c->kind != CALL_ABANDON && c->kind != CALL_DECLARE;
     if (c->returned != 0 && c->verdict != IDEM_OK)
         return false;
     if (again)
@@ -202,6 +235,17 @@ static bool acted(struct key_state *k, const struct history_call *c)
         k->kind = DONE;
         k->body = c->value;
         set_expiry(k, c);
+        return true;
+    case CALL_TRANSIENT:
+        k->kind = ABANDONED;
+        k->transient_token = k->token;
+        k->transient = c->value;
+        k->transient_fingerprint = k->fingerprint;
+        k->transient_newest = 1;
+        return true; /* its record ends when the attempt's would have */
+    case CALL_ADOPT:
+        k->owner = c->worker;
+        k->crashed = 0;
         return true;
     case CALL_ABANDON:
         k->kind = ABANDONED;
@@ -224,7 +268,49 @@ static bool forgotten(struct key_state *k, const struct history_call *c)
         return may_be_gone(k, c);
     if ((c->returned != 0 && c->verdict != IDEM_OK) || k->kind == ABSENT)
         return false;
-    *k = (struct key_state){.kind = ABSENT, .largest = k->largest};
+    *k = (struct key_state){.kind = ABSENT, .largest = k->largest, .old = k->old};
+    return true;
+}
+
+static bool released(struct key_state *k, const struct history_call *c)
+{
+    bool running = k->kind == RUNNING && (c->token == 0 || k->token == c->token);
+    if (c->returned != 0 && c->verdict == IDEM_E_NO_KEY)
+        return may_be_gone(k, c);
+    if (c->returned != 0 && c->verdict == IDEM_E_LOST)
+        return !running && !must_be_gone(k, c);
+    if ((c->returned != 0 && c->verdict != IDEM_OK) || !running || must_be_gone(k, c))
+        return false;
+    k->kind = DECLARED;
+    return true;
+}
+
+/* By who has seen the loss: he names the attempt that is lost, or an earlier one. */
+static bool resolved(const struct search *s, struct key_state *k, const struct history_call *c)
+{
+    bool lost_before = k->lost && (k->lost_token == c->token || k->lost_token == 0);
+    bool newest = k->token != 0 ? k->token == c->token : c->token > k->largest;
+    bool named = c->token != 0 && (newest || lost_before);
+    bool earlier = k->kind == ABANDONED && k->lost;
+    if (c->returned != 0 && c->verdict == IDEM_E_NO_KEY)
+        return may_be_gone(k, c);
+    if (c->returned != 0 && c->verdict == IDEM_E_LOST) {
+        bool sure = named && k->token != 0 && (!k->lost || k->lost_token != 0) && (must_be_lost(s, k, c) || earlier);
+        return !sure && !must_be_gone(k, c);
+    }
+    if (c->returned != 0 && c->verdict == IDEM_E_FULL)
+        return c->kind == CALL_RESOLVE;
+    if ((c->returned != 0 && c->verdict != IDEM_OK) || !named || !(may_be_lost(s, k, c) || earlier) ||
+        must_be_gone(k, c))
+        return false;
+    if (k->token == 0 && !lost_before)
+        names(&k->token, &k->largest, c->token);
+    k->lost = k->lost_token = k->transient_newest = 0;
+    k->kind = c->kind == CALL_RESOLVE ? DONE : ABANDONED;
+    if (c->kind == CALL_RESOLVE) {
+        k->body = c->value;
+        set_expiry(k, c);
+    }
     return true;
 }
 
@@ -249,7 +335,34 @@ static bool take(const struct search *s, struct key_state *k, const struct histo
         return begun(s, k, c, way);
     if (way != WAY_ABANDONED)
         return false;
-    return c->kind == CALL_FORGET ? forgotten(k, c) : c->kind == CALL_LOOKUP ? looked_up(s, k, c) : acted(k, c);
+    switch (c->kind) {
+    case CALL_FORGET:
+        return forgotten(k, c);
+    case CALL_LOOKUP:
+        return looked_up(s, k, c);
+    case CALL_RELEASE:
+        return released(k, c);
+    case CALL_RESOLVE:
+    case CALL_RERUN:
+        return resolved(s, k, c);
+    default:
+        return acted(k, c);
+    }
+}
+
+/* The state that came back, after the machine's crash at c. */
+static struct key_state crashed(const struct key_state *was, const struct key_state *now)
+{
+    struct key_state k = *was;
+    k.largest = now->largest;
+    k.old = now->largest;
+    k.crashed = k.kind == RUNNING; /* lost, but not over */
+    k.lease_first = k.lease_last = 0;
+    k.transient_token = k.transient = k.transient_newest = 0;
+    k.expiry_first -= CRASH_MS;
+    k.expiry_last += CRASH_MS;
+    k.way = 0;
+    return k;
 }
 
 /* ------------------------------------------------------------------ the search */
@@ -268,7 +381,33 @@ static enum history_answer is_new(struct search *s, uint64_t done, const struct 
     }
 }
 
-static enum history_answer explain(struct search *s, uint64_t done, const struct key_state *k)
+static enum history_answer explain(struct search *s, uint64_t done, const struct key_state *k, unsigned taken);
+
+/* What a crash can have left: each state since the newest durable one, the present one last. */
+static enum history_answer explain_crash(struct search *s, uint64_t done, const struct key_state *k, unsigned taken)
+{
+    for (unsigned i = s->durable[taken]; i <= taken; i++) {
+        struct key_state next = crashed(i == taken ? k : &s->path[i], k);
+        s->path[taken] = *k;
+        s->durable[taken + 1] = taken + 1;
+        enum history_answer a = explain(s, done, &next, taken + 1);
+        if (a != HISTORY_CONTRADICTS)
+            return a;
+    }
+    return HISTORY_CONTRADICTS;
+}
+
+/* Among the calls that have taken effect: which states may still come back? */
+static void note_state(struct search *s, uint64_t done, const struct history_call *c, const struct key_state *k,
+                       struct key_state *next, unsigned taken)
+{
+    s->path[taken] = *k;
+    s->durable[taken + 1] = c->durable && c->returned != 0 ? taken + 1 : s->durable[taken];
+    if (s->crashes & ~done) /* one is still to come */
+        next->way = s->durable[taken + 1] > taken ? 0 : XXH3_64bits(k, sizeof *k);
+}
+
+static enum history_answer explain(struct search *s, uint64_t done, const struct key_state *k, unsigned taken)
 {
     uint64_t first_return = UINT64_MAX;
     for (unsigned i = 0; i < s->n; i++)
@@ -282,11 +421,18 @@ static enum history_answer explain(struct search *s, uint64_t done, const struct
     for (unsigned i = 0; i < s->n && s->calls[i].called < first_return; i++) {
         if (done >> i & 1)
             continue;
+        if (s->calls[i].kind == CALL_CRASH) {
+            enum history_answer a = explain_crash(s, done | UINT64_C(1) << i, k, taken);
+            if (a != HISTORY_CONTRADICTS)
+                return a;
+            continue;
+        }
         for (int way = 0; way < WAYS; way++) {
             struct key_state next = *k;
             if (!take(s, &next, &s->calls[i], way))
                 continue;
-            enum history_answer a = explain(s, done | UINT64_C(1) << i, &next);
+            note_state(s, done, &s->calls[i], k, &next, taken);
+            enum history_answer a = explain(s, done | UINT64_C(1) << i, &next, taken + 1);
             if (a != HISTORY_CONTRADICTS)
                 return a;
         }
@@ -309,8 +455,10 @@ enum history_answer history_check(struct history_call *calls, unsigned n, const 
     s.seen = calloc(SEEN_SLOTS, sizeof *s.seen);
     if (s.seen == NULL)
         return HISTORY_TOO_LARGE;
+    for (unsigned i = 0; i < n; i++)
+        s.crashes |= (uint64_t)(calls[i].kind == CALL_CRASH) << i;
     struct key_state absent = {.kind = ABSENT};
-    enum history_answer a = explain(&s, 0, &absent);
+    enum history_answer a = explain(&s, 0, &absent, 0);
     free(s.seen);
     return a;
 }
@@ -370,8 +518,9 @@ unsigned history_shrink(struct history_call *calls, unsigned n, const struct his
 
 void history_print(FILE *to, const struct history_call *calls, unsigned n, const struct history_death *deaths)
 {
-    static const char *const names_of[] = {"begin", "complete", "abandon", "declare",
-                                           "renew", "mark",     "forget",  "lookup"};
+    static const char *const names_of[] = {
+        "begin", "complete", "abandon", "declare", "renew", "mark", "forget", "lookup", "complete (not kept)",
+        "adopt", "release",  "resolve", "rerun",   "crash"};
     for (unsigned i = 0; i < n; i++) {
         const struct history_call *c = &calls[i];
         const struct history_death *d = &deaths[c->worker];
@@ -384,8 +533,11 @@ void history_print(FILE *to, const struct history_call *calls, unsigned n, const
                 names_of[c->kind], c->key);
         if (c->returned != 0)
             fprintf(to, " -> %d (%s)", c->verdict, c->verdict < 0 ? idem_strerror(c->verdict) : "verdict");
-        fprintf(to, " token %" PRIx64 " lost %" PRIx64 " value %" PRIu64 " fingerprint %" PRIu64, c->token,
-                c->lost_token, c->value, c->fingerprint);
+        if (c->wait_token != 0 || c->waits)
+            fprintf(to, " waited for %" PRIx64 "%s", c->wait_token, c->waits ? " and whatever ran" : "");
+        fprintf(to, "%s%s token %" PRIx64 " lost %" PRIx64 " value %" PRIu64 " fingerprint %" PRIu64,
+                c->transient ? " not kept" : "", c->durable ? " durable" : "", c->token, c->lost_token, c->value,
+                c->fingerprint);
         if (d->sent != 0)
             fprintf(to, "; it was killed at %" PRIu64 " .. %" PRIu64, d->sent, d->known);
         fputc('\n', to);

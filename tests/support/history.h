@@ -8,6 +8,9 @@
  * Time: stamps count calls and returns of all processes and are exact. Store time is known to lie between what was read before the call and
  * after it; whatever ends by the clock (a lease, a TTL) may have ended, or must have, by these bounds. In between both are allowed.
  *
+ * A machine's crash takes a key back to a state that it had since the newest call that was durable (its own, or one that told of it), and what ran
+ * then is lost (whose late owner may still complete it). What had not returned may have been durable. Tokens go on past all that anybody was told.
+ *
  * If a process dies while it records: its last call counts as cut off.
  */
 #ifndef TESTS_SUPPORT_HISTORY_H
@@ -25,7 +28,13 @@ enum history_kind {
     CALL_RENEW,
     CALL_MARK,
     CALL_FORGET,
-    CALL_LOOKUP
+    CALL_LOOKUP,
+    CALL_TRANSIENT, /* a completion that is not kept */
+    CALL_ADOPT,
+    CALL_RELEASE, /* token 0: whatever runs */
+    CALL_RESOLVE, /* as completed, with an answer */
+    CALL_RERUN,   /* resolved: it did not happen */
+    CALL_CRASH    /* the machine died, and the store came back from its log: all processes were gone before */
 };
 
 struct history_call {
@@ -40,6 +49,12 @@ struct history_call {
     uint64_t value;      /* body of a completion or replay; mark left or found; 0: none */
     uint64_t fingerprint;
     int64_t lease_ms, ttl_ms;
+    uint64_t wait_token; /* begin: the attempt that it says it waited for; 0: none */
+    bool waits;          /* begin: it waited inside, for whichever attempt ran */
+    bool transient;      /* a replay of an answer that is not kept */
+    bool
+        synced; /* begin: asked for a claim that is on the disk; checked as two: one may be ended before it is given out */
+    bool durable; /* what it told, or did, was on the disk when it returned */
 };
 
 /* A process that was killed: stamps from just before the kill, and from when it was known to be gone. 0: it was not. */
