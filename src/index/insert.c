@@ -24,7 +24,8 @@ static bool change(struct idem_found *f, uint64_t next)
         next &= ~WORD_WAITERS;
     if (IDEM_FAULT("swap.blind"))
         old = load_acquire(f->slot); /* P1 acquire: a seeded fault takes whatever is there for the expected word */
-    if (!cas_acq_rel(f->slot, &old, next)) /* P1 release: the new entry's bytes, or the rescue words */
+    /* P1 release: the new entry's bytes, or the rescue words; P4 seq_cst: the word is gone, then hazards are looked at */
+    if (!cas_seq_cst(f->slot, &old, next))
         return false;
     IDEM_POINT("swap.swapped");
     if ((old & WORD_WAITERS) != 0 && (next & WORD_WAITERS) == 0 && !IDEM_FAULT("wake.none"))

@@ -84,7 +84,7 @@ static enum moved move(struct idem_ctx *ctx, struct idem_found *f, int64_t now_m
                 store_relaxed(&space.at[i], 0); /* relaxed: as the rest; a half-made rescue is not taken along */
     }
     uint64_t old = f->word, next = word_moved(f->word, space.unit, space.generation);
-    bool moved = cas_acq_rel(f->slot, &old, next); /* P1 release: the copy's bytes */
+    bool moved = cas_seq_cst(f->slot, &old, next); /* P1 release: the copy's bytes; P4 seq_cst: as in insert.c */
     if (moved) {
         if (ctx->v->rings != NULL && log_word == 0) {
             idem_push(ctx, next, IDEM_DURABILITY_ASYNC);
@@ -113,7 +113,7 @@ static void settle_tentative(struct idem_ctx *ctx, struct idem_found *f)
         return;
     }
     uint64_t old = f->word;
-    if (cas_acq_rel(f->slot, &old, 0)) { /* P1 release: nothing of it was ever seen */
+    if (cas_seq_cst(f->slot, &old, 0)) { /* P1 release: nothing of it was ever seen; P4 seq_cst: as in insert.c */
         idem_arena_emptied(ctx, word_unit(f->word));
         IDEM_POINT("sweep.cleared");
     }
