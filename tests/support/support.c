@@ -115,9 +115,23 @@ void support_shake(uint64_t seed)
     idem_point_hook = on_point_shake;
 }
 
+#ifdef IDEM_COVERAGE
+extern void __gcov_dump(void);
+extern void __gcov_reset(void);
+#endif
+
+void support_save_counters(void)
+{
+#ifdef IDEM_COVERAGE
+    __gcov_dump();
+    __gcov_reset(); /* or who stops here would count twice, and not be written a second time */
+#endif
+}
+
 void support_die(void *ctx)
 {
     (void)ctx;
+    support_save_counters();
     raise(SIGKILL);
 }
 
@@ -320,6 +334,7 @@ static void failed(const char *file, int line, const char *message)
         snprintf(page->why, sizeof page->why, "%s:%d: %s", name, line, message);
     if (load_acquire(&page->fault_on) == 0) /* with a seeded fault the failure is what is wanted */
         fprintf(stderr, "child %ld: %s:%d: %s\n", (long)getpid(), name, line, message);
+    support_save_counters();
     _exit(SUPPORT_FAILED);
 }
 
@@ -483,6 +498,7 @@ pid_t support_spawn(void (*fn)(void *ctx), void *ctx)
             _exit(0);
         fn(ctx);
         fflush(NULL);
+        support_save_counters();
         _exit(0);
     }
     CHECK(pid > 0);

@@ -107,6 +107,9 @@ void support_verify(const char *dir);
 
 #define SUPPORT_PATIENCE_MS 60000 /* how long anything may take before it counts as stuck */
 
+/* In a coverage build: what was run so far is written down. To be called by who ends without exit(). */
+void support_save_counters(void);
+
 /* Runs fn(ctx) in a forked child, which ends with status 0 after it, and is killed when its parent ends. */
 pid_t support_spawn(void (*fn)(void *ctx), void *ctx);
 
