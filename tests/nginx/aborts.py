@@ -10,7 +10,7 @@ from support.h2peer import H2Client, H2Upstream, grpc_message
 from support.scene import Scene, problem
 
 HEAD, TAIL = os.urandom(3000), os.urandom(5000)
-BIG = os.urandom(900_000)
+BIG = os.urandom(900_000)  # far more than two sockets and nginx's buffers hold for a client that doesn't read
 FASTCGI = """fastcgi_param REQUEST_METHOD $request_method; fastcgi_param REQUEST_URI $request_uri; fastcgi_param CONTENT_LENGTH $content_length;"""
 UWSGI = FASTCGI.replace("fastcgi", "uwsgi")
 
@@ -29,15 +29,16 @@ def place(name):
 
 scene = Scene(http="""
     idem_zone z path={shm}/z keys=64 response=1m;
-    idem_max_body 2m;
+    idem_max_body 4m;
 """, server="\n".join(f"location {place(name)}/ {{ idem z; {how} }}" for name, how in PLACES.items()) + """
+        listen 127.0.0.1:{port4} sndbuf=8k; # else the kernel takes whole answers for a client that doesn't read
         location /deaf/ { idem z; send_timeout 1s; proxy_pass http://{up}; }
         location /deaf-unbuffered/ { idem z; send_timeout 1s; proxy_buffering off; proxy_pass http://{up}; }
         location /deaf-fastcgi/ { idem z; send_timeout 1s; %s fastcgi_pass {fast}; }
         location /deaf-disk/ { idem z; send_timeout 1s; proxy_buffers 4 4k; proxy_buffer_size 4k; proxy_busy_buffers_size 8k; proxy_pass http://{up}; }
         location /deaf-nodisk/ { idem z; send_timeout 1s; proxy_max_temp_file_size 0; proxy_buffers 4 4k; proxy_buffer_size 4k; proxy_busy_buffers_size 8k; proxy_pass http://{up}; }
         location /watchful/ { idem z; idem_ignore_client_abort off; idem_ambiguous abandon; proxy_pass http://{up}; }
-""" % FASTCGI, http2=True, upstreams={"fast": FastCgi, "uwsgi": Uwsgi, "h2": H2Upstream})
+""" % FASTCGI, http2=True, ports=("port", "port2", "port4"), upstreams={"fast": FastCgi, "uwsgi": Uwsgi, "h2": H2Upstream})
 
 
 def in_two(x):
@@ -146,7 +147,7 @@ over_h2("resets the connection", lambda client, stream: client.reset())
 
 def never_reads(at):
     route = scene.route(lambda x: (x.start(201, length=len(BIG)), x.body(BIG), x.end()))
-    connection = route.open(at, receive_bytes=4096)
+    connection = route.open(at, receive_bytes=4096, port=scene.nginx.port4)
     route.begun()
     answer = route.settled(at)
     same((answer.status, answer.body == BIG, answer.header("Idempotency-Replayed")), (201, True, "true"), f"the next one at {at}: {answer!r}")
@@ -166,12 +167,11 @@ def deaf():
 def slow():
     for at in ("/proxy", "/proxy-without-buffering", "/fastcgi"):
         route = scene.route(lambda x: (x.start(201, length=len(BIG)), x.body(BIG), x.end()))
-        connection = route.open(at, receive_bytes=4096)
+        connection = route.open(at, receive_bytes=4096, port=scene.nginx.port4)
         route.begun()
-        stored = route.settled(at)
         first = connection.response()
         same((first.complete, first.body == BIG), (True, True), f"the first answer at {at}")
-        same(stored.body == BIG, True, "the replay")
+        replayed(route.settled(at), first)
         connection.close()
         route.executed(1)
 
@@ -180,7 +180,7 @@ def slow():
 def deaf_replay():
     route = scene.route(lambda x: (x.start(201, length=len(BIG)), x.body(BIG), x.end()))
     first = route.post("/deaf")
-    connection = route.open("/deaf", receive_bytes=4096)
+    connection = route.open("/deaf", receive_bytes=4096, port=scene.nginx.port4)
     replayed(route.post("/deaf"), first)
     scene.logged_mark(connection.mark)
     connection.close()

@@ -72,6 +72,8 @@ def edges():
         same((first.status, route.requests[0].body == body), (201, True), f"{size} bytes")
         replayed(route.post("/a", body=body), first)
         problem(route.post("/a", body=body + b"x"), 422, "key-reused")
+        for at in {0, size // 2, size - 1} if size else ():  # another byte at the beginning, in the middle, at the end
+            problem(route.post("/a", body=body[:at] + bytes([body[at] ^ 1]) + body[at + 1:]), 422, "key-reused")
         route.executed(1)
 
 

@@ -54,9 +54,9 @@ class Handle(Route):
     def later(self, at, **named):
         return Later(self.post, at, **named)
 
-    def open(self, at, body=b'{"amount": 1}', key="", headers=(), method="POST", receive_bytes=None):
+    def open(self, at, body=b'{"amount": 1}', key="", headers=(), method="POST", receive_bytes=None, port=None):
         """Sends a request and gives back the connection."""
-        connection = client.Client(self.scene.nginx.port, receive_bytes=receive_bytes)
+        connection = client.Client(port or self.scene.nginx.port, receive_bytes=receive_bytes)
         connection.request(method, f"{at}/{self.name}", self.fields(key, headers), body)
         return connection
 
