@@ -4,6 +4,7 @@ a reload may change under a live zone. Most checks only ask nginx -t; one nginx 
 import itertools
 import os
 import re
+import signal
 import stat
 import subprocess
 
@@ -217,8 +218,9 @@ def geometry():
         status, said = scene.nginx.tested()
         true(status != 0 and "[emerg]" in said and re.search(r"nginx\.conf:\d+", said), f"nginx -t: {status} {said}")
         true(re.search(r"destroy|another path", said), f"the way out: {said}")
-        scene.nginx.tell(1)
-        eventually(lambda: "[emerg]" in scene.nginx.errors(), "an [emerg] in the log")
+        refusals_before = scene.nginx.errors().count("[emerg]")
+        scene.nginx.tell(signal.SIGHUP)
+        eventually(lambda: scene.nginx.errors().count("[emerg]") > refusals_before, "an [emerg] in the log")
         same(scene.nginx.workers(), workers, "the workers")
         replayed(route.post("/a"), first)
     scene.nginx.write(http=scene.http_part())

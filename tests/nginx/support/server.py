@@ -142,8 +142,9 @@ class Nginx:
                               events=self.parts[1], http=self.parts[2])
         for name in self.port_names:
             text = text.replace("{%s}" % name, str(getattr(self, name)))
-        with open(self.conf, "w") as file:
+        with open(f"{self.conf}.new", "w") as file:
             file.write(text)
+        os.rename(f"{self.conf}.new", self.conf)  # a master that is just reading it sees one or the other
 
     @property
     def conf(self):
@@ -277,5 +278,5 @@ class Nginx:
         for path in (f"{self.dir}/stderr", f"{self.dir}/stderr.out", self.log):
             if os.path.exists(path):
                 with open(path, errors="replace") as file:
-                    found += [line.strip() for line in file if re.search(r"\[(alert|emerg)\]|exited on signal|Sanitizer|runtime error", line)]
+                    found += [line.strip() for line in file if re.search(r"\[(alert|emerg)\]|exited on signal|exited with code [1-9]|Sanitizer|runtime error", line)]
         return [line for line in found if not any(re.search(pattern, line) for pattern in expected)]
