@@ -4,10 +4,10 @@ the answer is stored and the next one gets it. On each protocol towards the upst
 import os
 
 from support.cgi import FastCgi, Uwsgi
-from support.checks import same, true
+from support.checks import eventually, same, true
 from support.client import Client, replayed
 from support.h2peer import H2Client, H2Upstream, grpc_message
-from support.scene import Scene, problem
+from support.scene import Scene, problem, slug
 
 HEAD, TAIL = os.urandom(3000), os.urandom(5000)
 BIG = os.urandom(900_000)  # far more than two sockets and nginx's buffers hold for a client that doesn't read
@@ -37,6 +37,8 @@ scene = Scene(http="""
         location /deaf-fastcgi/ { idem z; send_timeout 1s; %s fastcgi_pass {fast}; }
         location /deaf-disk/ { idem z; send_timeout 1s; proxy_buffers 4 4k; proxy_buffer_size 4k; proxy_busy_buffers_size 8k; proxy_pass http://{up}; }
         location /deaf-nodisk/ { idem z; send_timeout 1s; proxy_max_temp_file_size 0; proxy_buffers 4 4k; proxy_buffer_size 4k; proxy_busy_buffers_size 8k; proxy_pass http://{up}; }
+        location /rate/ { idem z; limit_rate 1; limit_rate_after 1k; proxy_pass http://{up}; }
+        location /rate-unbuffered/ { idem z; limit_rate 1; limit_rate_after 1k; proxy_buffering off; proxy_pass http://{up}; }
         location /watchful/ { idem z; idem_ignore_client_abort off; idem_ambiguous abandon; proxy_pass http://{up}; }
 """ % FASTCGI, http2=True, ports=("port", "port2", "port4"), upstreams={"fast": FastCgi, "uwsgi": Uwsgi, "h2": H2Upstream})
 
@@ -174,6 +176,20 @@ def slow():
         replayed(route.settled(at), first)
         connection.close()
         route.executed(1)
+
+
+@scene.check("a client that leaves while it is being sent a byte a second")
+def limited():
+    for at in ("/rate", "/rate-unbuffered"):
+        for leave in (fin, rst):
+            route = scene.route(lambda x: x.answer(201, HEAD + TAIL, [("X-Execution", "1")]))
+            connection = route.open(at)
+            connection.bytes_of_body(500)
+            leave(connection)
+            # All of the answer is there, and nobody is any more: it may take as long as nginx takes to notice, not 7000 s.
+            answer = eventually(lambda: (lambda a: a if slug(a) != "in-progress" else None)(route.open(at).response_head()), "it is settled")
+            same(answer.status, 201, f"a replay at {at} begins: {answer!r}")
+            route.executed(1)
 
 
 @scene.check("a waiter's replay that its client doesn't read changes nothing for others")

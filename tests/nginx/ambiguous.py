@@ -126,6 +126,7 @@ def silent(name, script, status, at=""):
 silent("closed after the request was read", lambda x: x.close(), 502)
 silent("reset after the request was read", lambda x: x.reset(), 502)
 silent("closed in the middle of the header", lambda x: (x.raw(b"HTTP/1.1 201 Created\r\nX-"), x.close()), 502)
+silent("a header too large for nginx", lambda x: x.answer(201, b"", [("X-Large", "x" * 20_000)]), 502)
 silent("no answer in time (504)", lambda x: x.route.gate.stop_here(), 504, "-hasty")
 
 

@@ -42,6 +42,11 @@ scene = Scene(before=write_static, http="""
         location /large { idem large; idem_max_body 1m; proxy_pass http://{up}; }
         location /large-unbuffered { idem large; idem_max_body 1m; proxy_buffering off; proxy_pass http://{up}; }
         location /server { idem z; proxy_pass_header Server; proxy_pass http://{up}; }
+        location /disk { idem large; idem_max_body 1m; proxy_buffers 4 4k; proxy_buffer_size 4k; proxy_busy_buffers_size 8k; proxy_pass http://{up}; }
+        location /disk-sendfile { idem large; idem_max_body 1m; sendfile on; proxy_buffers 4 4k; proxy_buffer_size 4k; proxy_busy_buffers_size 8k; proxy_pass http://{up}; }
+        location /disk-threads { idem large; idem_max_body 1m; sendfile on; aio threads; aio_write on; proxy_buffers 4 4k; proxy_buffer_size 4k; proxy_busy_buffers_size 8k;
+                                 proxy_pass http://{up}; }
+        location /rate { idem large; limit_rate 200k; limit_rate_after 10k; proxy_pass http://{up}; }
         location /brief { idem z; idem_ttl 1s; proxy_pass http://{up}; }
         location /ttl { idem z; idem_ttl 1h min=1s max=2h; proxy_pass http://{up}; }
         location /ttl-variable { idem z; idem_ttl $http_x_ttl; proxy_pass http://{up}; }
@@ -94,6 +99,12 @@ replays("a redirect replays with its Location", "/a", page(status=303, headers=[
 replays("a relative Location replays as it was", "/a", page(status=201, headers=[("Location", "/orders/1")]), 201)
 replays("statuses without a name in nginx replay", "/a", page(status=299), 299)
 replays("600 KB in many buffers replay", "/large", page("chunked", body=os.urandom(600_000)))
+for how in ("/disk", "/disk-sendfile", "/disk-threads"):
+    replays(f"600 KB through a temporary file replay, {how[1:]}", how, page(body=os.urandom(600_000)))
+replays("60 KB at a limited rate replay", "/rate", page(body=os.urandom(60_000)))
+replays("an answer of eighty header lines replays", "/a", page(headers=[(f"X-Line-{n}", f"value {n}") for n in range(80)]))
+replays("an upstream's own trailers, which nginx drops, change nothing", "/keep-alive",
+        lambda x: x.answer(200, PAGE, framing="chunked", trailers=[("X-Sum", "1")]))
 replays("600 KB without buffering replay", "/large-unbuffered", page(body=os.urandom(600_000)))
 
 
@@ -264,8 +275,8 @@ def kept(at, statuses):
 @scene.check("2xx to 4xx are kept, but 401 403 408 409 425 429 499 and 5xx are not, and run again")
 def default_statuses():
     statuses = [200, 201, 202, 203, 226, 300, 302, 307, 400, 401, 402, 403, 404, 405, 408, 409, 410, 412, 415, 422, 425, 429, 451,
-                499, 500, 501, 502, 503, 504, 507]
-    dropped = [401, 403, 408, 409, 425, 429, 499, 500, 501, 502, 503, 504, 507]
+                499, 500, 501, 502, 503, 504, 507, 599, 600, 639, 640, 799, 999]
+    dropped = [401, 403, 408, 409, 425, 429, 499, 500, 501, 502, 503, 504, 507, 599, 600, 639, 640, 799, 999]
     same(kept("/a", statuses), [s for s in statuses if s not in dropped], "kept")
 
 

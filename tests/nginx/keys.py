@@ -356,7 +356,8 @@ def second_attempt():
 @scene.check("clients can't forge the fence or the attempt: with a key, without, and with GET")
 def forged():
     route = scene.route()
-    lies = [("Idempotency-Fence", "99"), ("idempotency-fence", "98"), ("IDEMPOTENCY-ATTEMPT", "77")]
+    others = [(f"X-Line-{n}", f"value {n}") for n in range(60)]  # more than nginx keeps in one piece
+    lies = [*others[:40], ("Idempotency-Fence", "99"), ("idempotency-fence", "98"), ("IDEMPOTENCY-ATTEMPT", "77"), *others[40:]]
     first = route.post("/a", headers=lies)
     route.post("/a", headers=lies, key=None)
     route.post("/a", headers=lies, method="GET", body=None)
@@ -364,6 +365,8 @@ def forged():
     same([r.all("Idempotency-Fence") for r in route.requests], [[token], [], []], "fences")
     same([r.all("Idempotency-Attempt") for r in route.requests], [["1"], [], []], "attempts")
     same(sum(1 for r in route.requests for name, value in r.headers if value in ("99", "98", "77")), 0, "lies that came through")
+    for request in route.requests:
+        same([(name, value) for name, value in request.headers if name.startswith("X-Line")], others, "the other lines, in order")
     route.executed(3)
 
 

@@ -123,6 +123,22 @@ def leaver():
         route.executed(1)
 
 
+@scene.check("a waiter that has sent its next request already: both are answered, in order")
+def pipelined():
+    route, next_one = scene.route(gated=True), scene.route()
+    owner = route.later("/wait")
+    route.gate.arrived()
+    connection = Client(scene.nginx.port)
+    connection.send(b"".join(connection.head("POST", f"/wait/{r.name}", r.fields("", ()), b'{"amount": 1}') + b'{"amount": 1}' for r in (route, next_one)))
+    scene.waiting(1)
+    same(next_one.count, 0, "executions of the next one, while the first waits")
+    route.gate.open()
+    replayed(connection.response(), owner.result())
+    same(connection.response().status, 201, "the next one")
+    connection.close()
+    same((route.count, next_one.count), (1, 1), "executions")
+
+
 @scene.check("the owner's client leaves: those who wait have the answer")
 def owner_leaves():
     route = scene.route(gated=True)

@@ -104,6 +104,14 @@ class Client:
         except OSError:
             return True
 
+    def response_head(self):
+        """The head of an answer and what has come of its body; then closes."""
+        head = self._until(b"\r\n\r\n")
+        true(head is not None, "the connection was closed without an answer")
+        body, self._data = self._data, b""
+        self.close()
+        return Response(head, body, False, "begun", self.mark)
+
     def half_close(self):
         self.sock.shutdown(socket.SHUT_WR)
 

@@ -226,7 +226,7 @@ def slug(answer):
     """The last part of a problem's type; "" if the answer isn't a problem."""
     if answer.header("content-type") != "application/problem+json":
         return ""
-    return json.loads(answer.body)["type"].replace("#", ":").rsplit(":", 1)[-1]
+    return json.loads(answer.body or b'{"type": ""}')["type"].replace("#", ":").rsplit(":", 1)[-1]
 
 
 def problem(answer, status, name, retry=None):
