@@ -305,7 +305,10 @@ static ngx_int_t content(ngx_http_request_t *r)
     if (u == NULL || u->conf == NULL || u->header_sent || u->upgrade)
         return rc;
     *conf = *u->conf;
-    conf->next_upstream &= ~(ngx_uint_t)NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+    if (r->method & (NGX_HTTP_POST | NGX_HTTP_PATCH | NGX_HTTP_LOCK))
+        conf->next_upstream &= ~(ngx_uint_t)NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+    else /* nginx would repeat it without a word, sent or not: this PUT is guarded because its effect counts */
+        conf->next_upstream = 0;
     u->conf = conf;
     if (ctx->conf->ignore_client_abort && !conf->ignore_client_abort) {
         conf->ignore_client_abort = 1;
