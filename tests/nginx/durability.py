@@ -7,7 +7,7 @@ import signal
 import time
 
 from support.checks import eventually, same, true
-from support.client import Client, replayed
+from support.client import replayed
 from support.h2peer import H2Client
 from support.scene import Scene, problem
 
@@ -26,7 +26,6 @@ scene = Scene(workers=2, http2=True, http="""
         location /sync-head { idem z; idem_methods POST HEAD; proxy_pass http://{up}; }
         location /sync-unbuffered { idem z; proxy_buffering off; proxy_pass http://{up}; }
         location /sync-gzip { idem z; gzip on; gzip_types text/plain; gzip_min_length 10; proxy_pass http://{up}; }
-        location = /page { idem z; idem_methods HEAD; default_type text/plain; root {dir}; }
         location /lazy { idem lazy; proxy_pass http://{up}; }
         location /memory { idem memory; proxy_pass http://{up}; }
         location /tiny { idem tiny; proxy_pass http://{up}; }
@@ -150,20 +149,6 @@ def whole():
         else:
             replayed(again, first)
             route.executed(1)
-
-
-@scene.check("HEAD of nginx's own content has no body behind it where the answer waits for the disk")
-def head_of_a_file():
-    with open(f"{scene.dir}/page", "w") as file:
-        file.write("a page\n")
-    connection = Client(scene.nginx.port)
-    for n in range(2):
-        connection.request("HEAD", "/page", [("Idempotency-Key", f"head-of-a-file-{n}")])
-        answer = connection.response("HEAD")
-        same((answer.status, answer.header("Content-Length")), (200, "7"), "HEAD")
-    connection.request("GET", "/page")
-    same(connection.response().body, b"a page\n", "what comes next on the connection")
-    connection.close()
 
 
 @scene.check("a client that leaves while its answer waits for the disk takes nothing with it")

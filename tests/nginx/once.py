@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""What of nginx could send a request a second time, or to a place that knows nothing of its claim: error pages, next upstreams,
-offers to upgrade, requests that are given up early. None of it may repeat an effect whose outcome nobody knows."""
+"""One claim, one upstream that takes it: next servers of an upstream block, whatever the method, error pages that ask another
+one. None of it may repeat an effect whose outcome nobody knows. (Detours that a claim may take: detours.py.)"""
 import socket
 
 from support.checks import same, true
-from support.client import Client, replayed
+from support.client import replayed
 from support.scene import Scene, problem
 from support.upstream import Upstream
 
@@ -22,22 +22,15 @@ scene = Scene(before=reserve, http="""
     upstream kept { server {up} max_fails=0; server {also} max_fails=0; keepalive 4; }
     upstream failing { server {refused} max_fails=0; server {up} max_fails=0; }
 """, server="""
-        location /a { idem z; proxy_pass http://{up}; }
         location /backup { idem z; error_page 502 504 = @backup; proxy_pass http://{up}; }
         location @backup { proxy_pass http://{also}; }
         location /nobody { idem z; error_page 502 504 = @nobody; proxy_pass http://{up}; }
         location @nobody { proxy_pass http://{refused}; }
-        location /loose { idem z; proxy_intercept_errors on; error_page 503 = @loose; proxy_pass http://{up}; }
-        location @loose { proxy_next_upstream error timeout http_500 non_idempotent; proxy_pass http://both; }
         location /both { idem z; proxy_next_upstream error timeout invalid_header http_500 http_503; proxy_pass http://both; }
         location /both-put { idem z; idem_methods POST PUT DELETE; proxy_next_upstream error timeout http_500; proxy_pass http://both; }
         location /kept-put { idem z; idem_methods PUT; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://kept; }
         location /failing { idem z; proxy_pass http://failing; }
         location /failing-put { idem z; idem_methods PUT; proxy_pass http://failing; }
-        location /empty { idem z; proxy_pass http://$http_x_nowhere; }
-        location /limited { idem z; client_max_body_size 10; error_page 413 = @guarded; proxy_pass http://{up}; }
-        location @guarded { idem z; proxy_pass http://{up}; }
-        location /limited-page { idem z; client_max_body_size 10; error_page 413 /page; proxy_pass http://{up}; }
         location = /page { return 200 "too much"; }
         location /inside-if { idem z; if ($arg_x) { set $y 1; } if ($arg_z) { add_header X-Z 1; } proxy_pass http://{up}; }
         location /pretty { idem z; error_page 400 409 422 500 502 503 504 /page; proxy_pass http://{up}; }
@@ -51,15 +44,6 @@ def held(route, at, **named):
 
 
 # -------------------------------------------------------------------- error pages
-@scene.check("unanswered by one, turned away by another (error_page = @backup): held, not given back")
-def turned_away():
-    for status in (403, 429, 500, 503):
-        route = scene.route(lambda x, status=status: x.close() if x.number == 1 else x.answer(status, b"no\n"))
-        same(route.post("/backup").status, status, "the answer")
-        held(route, "/backup")
-        route.executed(2)
-
-
 @scene.check("unanswered by one, answered by another: that answer is kept")
 def answered():
     route = scene.route(lambda x: x.close() if x.number == 1 else x.answer(201, b"from the backup\n"))
@@ -91,14 +75,6 @@ def own_answers():
 
 
 # -------------------------------------------------------------------- next upstreams
-@scene.check("a claimed request that got to a location without idem is still sent once (non_idempotent there)")
-def loose():
-    route = scene.route(lambda x: x.answer(503) if x.number == 1 else x.close() if x.number == 2 else x.answer(201))
-    same(route.post("/loose").status, 502, "the answer")
-    held(route, "/loose")
-    route.executed(2)
-
-
 @scene.check("the first of two servers takes the request and says nothing: the second is not asked")
 def next_server():
     for script in (lambda x: x.close(), lambda x: x.reset(), lambda x: x.answer(500, b"no\n"), lambda x: x.answer(503, b"no\n")):
@@ -148,56 +124,7 @@ def first_refuses_put():
         route.executed(1)
 
 
-# -------------------------------------------------------------------- offers
-@scene.check("a client that offers h2c with its request is guarded like any other")
-def h2c():
-    route = scene.route()
-    offer = [("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQCAAAAAAIAAAAA"), ("Connection", "Upgrade, HTTP2-Settings")]
-    connection = Client(scene.nginx.port)
-    seen = []
-    for _ in range(2):
-        connection.request("POST", f"/a/{route.name}", [*route.fields("", ()), *offer], b"{}")
-        seen.append(connection.response())
-    connection.close()
-    replayed(seen[1], seen[0])
-    route.executed(1)
-
-
-# -------------------------------------------------------------------- given up early
-@scene.check("a body too large, with an error page: the page; nothing is claimed or executed")
-def page():
-    route = scene.route()
-    answer = route.post("/limited-page", body=b"x" * 100)
-    same(answer.body, b"too much", "the page")
-    first = route.post("/limited-page", body=b"x")
-    same((first.status, route.requests[0].header("Idempotency-Attempt")), (201, "1"), "a smaller one")
-    route.executed(1)
-
-
-@scene.check("a body too large, whose error page is a guarded location: nothing goes there without a claim")
-def guarded_page():
-    route = scene.route()
-    connection = Client(scene.nginx.port)
-    connection.request("POST", f"/limited/{route.name}", [*route.fields("", ()), ("Transfer-Encoding", "chunked")])
-    connection.send(b"64\r\n" + b"x" * 100 + b"\r\n0\r\n\r\n")  # known to be too large only while it is read
-    true(connection.response().status >= 400, "refused")
-    connection.close()
-    route.executed(0)
-    same(route.post("/limited", body=b"x").status, 201, "a smaller one")
-    route.executed(1)
-
-
-@scene.check("a proxy_pass that comes to nothing: 500, given back, and the worker lives")
-def empty():
-    route = scene.route()
-    before = set(scene.nginx.workers())
-    for _ in range(4):
-        answer = route.post("/empty")
-        same((answer.status, scene.outcome(answer)), (500, "claimed"), "answer and outcome")
-    same(set(scene.nginx.workers()), before, "workers")
-    route.executed(0)
-
-
+# -------------------------------------------------------------------- beside it
 @scene.check("idem is in force within `if`, too")
 def within_if():
     for query in ("", "?x=1", "?z=1", "?x=1&z=1"):
