@@ -337,6 +337,12 @@ IDEM_API int idem_begin(idem_store *store, const idem_request *request, idem_cla
 IDEM_API int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms, idem_claim *claim,
                        idem_reply *reply);
 
+/*
+ * idem_prefetch - a hint: idem_begin() of this key comes soon, on this thread. Begins to fetch the memory that it will meet first, while the caller does
+ * something else (a body is read, a fingerprint made). Changes nothing, tells nothing, never fails; costs about as much as hashing the key.
+ */
+IDEM_API void idem_prefetch(idem_store *store, const idem_key *key);
+
 typedef struct idem_result {
     size_t size; /* sizeof(idem_result) */
     int verdict; /* outcome or error of this request */
@@ -706,6 +712,13 @@ typedef struct idem_fingerprint_state idem_fingerprint_state;
 IDEM_API idem_fingerprint_state *idem_fingerprint_begin(idem_store *store);
 IDEM_API void idem_fingerprint_update(idem_fingerprint_state *state, const void *bytes, size_t n);
 IDEM_API uint64_t idem_fingerprint_end(idem_fingerprint_state *state);
+
+/*
+ * idem_digest - keyed 128-bit hash (the key is the store's secret) of any bytes: for what should be told apart in a store, and not be read there,
+ * such as credentials in a scope. Outcomes: IDEM_OK, digest is filled. Errors: IDEM_E_INVALID (NULL), IDEM_E_STALE, IDEM_E_SYSTEM. Another store gives another
+ * digest; after recovery it is the same.
+ */
+IDEM_API int idem_digest(idem_store *store, const void *bytes, size_t n, uint8_t digest[16]);
 
 /* The store's path as resolved by idem_open(); valid until idem_close(). */
 IDEM_API const char *idem_path(idem_store *store);

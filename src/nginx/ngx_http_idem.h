@@ -114,6 +114,11 @@ typedef struct {
 } ngx_http_idem_zone_t;
 
 typedef struct {
+    const ngx_http_upstream_conf_t *from;
+    ngx_http_upstream_conf_t *copy;
+} ngx_http_idem_upstream_t;
+
+typedef struct {
     ngx_array_t zones; /* ngx_http_idem_zone_t * */
 } ngx_http_idem_main_conf_t;
 
@@ -145,6 +150,8 @@ typedef struct {
     ngx_flag_t heartbeat;
     ngx_array_t *bypass; /* ngx_http_complex_value_t */
     ngx_str_t policy_url;
+    ngx_http_idem_upstream_t
+        upstreams[2]; /* in a worker: for methods that nginx doesn't repeat by itself, and for the others */
 } ngx_http_idem_loc_conf_t;
 
 typedef enum {
@@ -286,7 +293,8 @@ extern ngx_http_output_header_filter_pt ngx_http_idem_next_header;
 extern ngx_http_output_body_filter_pt ngx_http_idem_next_body;
 
 /* ngx_http_idem_record.c */
-ngx_int_t ngx_http_idem_record(ngx_http_idem_ctx_t *ctx); /* NGX_OK: settled; NGX_AGAIN: a thread is at it; NGX_ERROR: don't give it out */
+ngx_int_t ngx_http_idem_record(
+    ngx_http_idem_ctx_t *ctx); /* NGX_OK: settled; NGX_AGAIN: a thread is at it; NGX_ERROR: don't give it out */
 ngx_uint_t ngx_http_idem_records_beside(const ngx_http_idem_ctx_t *ctx); /* it will be a thread's work */
 void ngx_http_idem_settle_unanswered(ngx_http_idem_ctx_t *ctx);
 

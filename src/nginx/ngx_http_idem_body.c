@@ -25,27 +25,15 @@ void ngx_http_idem_key_of(ngx_http_idem_ctx_t *ctx, idem_key *key)
     key->key_bytes = ctx->key.len;
 }
 
-static u_char *hex_of(u_char *at, uint64_t n)
-{
-    for (int shift = 60; shift >= 0; shift -= 4)
-        *at++ = (u_char) "0123456789abcdef"[(n >> shift) & 15];
-    return at;
-}
-
-/* Two keyed 64-bit hashes, told apart by their first byte. */
 static ngx_int_t digest_scope(ngx_http_idem_ctx_t *ctx, const ngx_str_t *scope)
 {
-    u_char *framed = ngx_pnalloc(ctx->request->pool, scope->len + 1);
-    u_char *hex = ctx->scope;
-    if (framed == NULL)
-        return NGX_ERROR;
-    ngx_memcpy(framed + 1, scope->data, scope->len);
-    for (u_char half = 0; half < 2; half++) {
-        framed[0] = half;
-        uint64_t hash = idem_fingerprint(ctx->zone->store, framed, scope->len + 1);
-        if (hash == 0)
-            return NGX_DECLINED;
-        hex = hex_of(hex, hash);
+    static const u_char hex[] = "0123456789abcdef";
+    uint8_t digest[NGX_HTTP_IDEM_SCOPE_BYTES / 2];
+    if (idem_digest(ctx->zone->store, scope->data != NULL ? scope->data : (u_char *)"", scope->len, digest) != IDEM_OK)
+        return NGX_DECLINED;
+    for (size_t i = 0; i < sizeof digest; i++) {
+        ctx->scope[2 * i] = hex[digest[i] >> 4];
+        ctx->scope[2 * i + 1] = hex[digest[i] & 15];
     }
     return NGX_OK;
 }
@@ -77,6 +65,9 @@ ngx_int_t ngx_http_idem_meaning(ngx_http_idem_ctx_t *ctx)
     ngx_int_t rc = digest_scope(ctx, &scope);
     if (rc != NGX_OK)
         return rc;
+    idem_key key;
+    ngx_http_idem_key_of(ctx, &key);
+    idem_prefetch(ctx->zone->store, &key); /* comes while the body is read */
     ctx->lease_ms = duration(ctx, ctx->conf->lease, ctx->zone->lease_ms, IDEM_LEASE_MAX_MS, "idem_lease");
     ctx->ttl_ms = duration(ctx, ctx->conf->ttl, ctx->zone->ttl_ms, IDEM_TTL_MAX_MS, "idem_ttl");
     if (ctx->lease_ms < 0 || ctx->ttl_ms < 0)

@@ -86,10 +86,13 @@ static ngx_int_t tell(ngx_http_request_t *r, struct name *name, uint64_t number)
     if (room == NULL)
         return NGX_ERROR;
     u_char *at = room + NGX_INT64_LEN;
-    do {
+    for (; number >= 100; number /= 100) {
         *--at = (u_char)('0' + number % 10);
-        number /= 10;
-    } while (number > 0);
+        *--at = (u_char)('0' + number % 100 / 10);
+    }
+    *--at = (u_char)('0' + number % 10);
+    if (number >= 10)
+        *--at = (u_char)('0' + number / 10);
     line->value.data = at;
     line->value.len = (size_t)(room + NGX_INT64_LEN - at);
     return NGX_OK;
@@ -289,33 +292,54 @@ static void left(ngx_http_request_t *r)
 }
 
 /*
- * The content handler as it was, and then, on a copy of the upstream module's settings: a request that was sent once is not sent to another
- * upstream, whatever location it has got to meanwhile; and nobody looks any more whether the client is still there (the upstream modules' own
- * ..._ignore_client_abort would do that, but grpc has none). What the upstream module has not begun yet (it waits for a lock of its cache) will
- * see the copy. u->conf is NULL when the module gave up before it had an address.
+ * An upstream module's settings as an owner needs them: a request that was sent once is not sent to another upstream, whatever location it has got
+ * to meanwhile; and nobody looks whether the client is still there (the modules' own ..._ignore_client_abort would do that, but grpc has none). Made
+ * once for a location and its usual upstream, since it is as large as all the rest that we need for a request. NULL: no memory.
  */
+static ngx_http_upstream_conf_t *settings(const ngx_http_idem_ctx_t *ctx, const ngx_http_upstream_conf_t *from)
+{
+    ngx_uint_t repeatable = (ctx->request->method & (NGX_HTTP_POST | NGX_HTTP_PATCH | NGX_HTTP_LOCK)) == 0;
+    ngx_http_idem_upstream_t *usual = &ctx->conf->upstreams[repeatable];
+    if (usual->from == from)
+        return usual->copy;
+    ngx_http_upstream_conf_t *copy =
+        ngx_palloc(usual->from == NULL ? ngx_cycle->pool : ctx->request->pool, sizeof *copy);
+    if (copy == NULL)
+        return NULL;
+    *copy = *from;
+    if (repeatable) /* nginx would repeat it without a word, sent or not: this PUT is guarded because its effect counts */
+        copy->next_upstream = 0;
+    else
+        copy->next_upstream &= ~(ngx_uint_t)NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+    if (ctx->conf->ignore_client_abort)
+        copy->ignore_client_abort = 1;
+    if (usual->from == NULL) {
+        usual->from = from;
+        usual->copy = copy;
+    }
+    return copy;
+}
+
+/* The content handler as it was, and then our settings. What the upstream module has not begun yet (it waits for a lock of its cache) will see
+   them. u->conf is NULL when the module gave up before it had an address. */
 static ngx_int_t content(ngx_http_request_t *r)
 {
     ngx_http_idem_ctx_t *ctx = ngx_http_idem_ctx(r);
-    ngx_http_upstream_conf_t *conf = ngx_palloc(r->pool, sizeof *conf);
-    if (conf == NULL)
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     ngx_int_t rc = ctx->content_handler(r);
     ngx_http_upstream_t *u = r->upstream;
     if (u == NULL || u->conf == NULL || u->header_sent || u->upgrade)
         return rc;
-    *conf = *u->conf;
-    if (r->method & (NGX_HTTP_POST | NGX_HTTP_PATCH | NGX_HTTP_LOCK))
-        conf->next_upstream &= ~(ngx_uint_t)NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
-    else /* nginx would repeat it without a word, sent or not: this PUT is guarded because its effect counts */
-        conf->next_upstream = 0;
-    u->conf = conf;
-    if (ctx->conf->ignore_client_abort && !conf->ignore_client_abort) {
-        conf->ignore_client_abort = 1;
-        if (u->cleanup != NULL) {
-            r->read_event_handler = left;
-            r->write_event_handler = ngx_http_request_empty_handler;
-        }
+    const ngx_http_upstream_conf_t *before = u->conf;
+    ngx_http_upstream_conf_t *ours = settings(ctx, before);
+    if (ours == NULL) {
+        ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0,
+                      "idem: no memory to guard a request against being sent twice");
+        return rc;
+    }
+    u->conf = ours;
+    if (u->cleanup != NULL && ours->ignore_client_abort && !before->ignore_client_abort) {
+        r->read_event_handler = left;
+        r->write_event_handler = ngx_http_request_empty_handler;
     }
     return rc;
 }

@@ -365,6 +365,18 @@ int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, idem_claim *cl
     return r;
 }
 
+void idem_prefetch(idem_store *store, const idem_key *key)
+{
+    struct idem_op op;
+    struct idem_index_key prepared;
+    uint8_t framed[IDEM_KEY_MAX];
+    if (key == NULL || idem_enter(store, &op) != IDEM_OK)
+        return;
+    if (idem_key_prepare(op.ctx.v, key, framed, &prepared) == IDEM_OK)
+        idem_index_prefetch(op.ctx.v, prepared.hash);
+    idem_leave(&op, IDEM_OK);
+}
+
 int idem_begin_settle(struct idem_op *op, int verdict, const struct idem_ask *ask, const struct idem_found *found,
                       const idem_claim *claim, int64_t *left_ms)
 {

@@ -24,6 +24,21 @@ uint64_t idem_fingerprint(idem_store *store, const void *bytes, size_t n)
     return never_zero(h);
 }
 
+int idem_digest(idem_store *store, const void *bytes, size_t n, uint8_t digest[16])
+{
+    if (bytes == NULL || digest == NULL)
+        return idem_fail(IDEM_E_INVALID, "bytes, digest: NULL");
+    struct idem_op op;
+    int e = idem_enter(store, &op);
+    if (e != IDEM_OK)
+        return e;
+    XXH128_hash_t h = XXH3_128bits_withSecret(bytes, n, op.ctx.v->fixed.secret, IDEM_SECRET_BYTES);
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, h);
+    memcpy(digest, canonical.digest, sizeof canonical.digest);
+    return idem_leave(&op, IDEM_OK);
+}
+
 idem_fingerprint_state *idem_fingerprint_begin(idem_store *store)
 {
     struct idem_op op;

@@ -446,6 +446,43 @@ static void verify_names_what_is_damaged(void **state)
     close(v.process.fd);
 }
 
+static void a_digest_tells_bytes_and_stores_apart(void **state)
+{
+    (void)state;
+    idem_options o = support_options(100);
+    idem_store *one = store, *other = support_open(support_dir(), &o);
+    uint8_t a[16], b[16];
+    assert_int_equal(idem_digest(one, "Bearer a", 8, a), IDEM_OK);
+    assert_int_equal(idem_digest(one, "Bearer a", 8, b), IDEM_OK);
+    assert_memory_equal(a, b, sizeof a);
+    assert_int_equal(idem_digest(one, "Bearer b", 8, b), IDEM_OK);
+    assert_memory_not_equal(a, b, sizeof a);
+    assert_int_equal(idem_digest(one, "Bearer a", 7, b), IDEM_OK);
+    assert_memory_not_equal(a, b, sizeof a);
+    assert_int_equal(idem_digest(other, "Bearer a", 8, b), IDEM_OK);
+    assert_memory_not_equal(a, b, sizeof a);
+    assert_int_equal(idem_digest(one, "", 0, b), IDEM_OK);
+    assert_int_equal(idem_digest(one, NULL, 0, b), IDEM_E_INVALID);
+    assert_int_equal(idem_digest(one, "x", 1, NULL), IDEM_E_INVALID);
+    idem_close(other);
+}
+
+/* Whether it made anything faster is a measurement's question. */
+static void a_prefetch_changes_nothing(void **state)
+{
+    (void)state;
+    idem_stats_data before = {.size = sizeof before}, after = {.size = sizeof after};
+    assert_int_equal(idem_stats(store, &before), IDEM_OK);
+    idem_prefetch(store, &(idem_key){"s", 1, "k", 1});
+    idem_prefetch(store, &(idem_key){NULL, 0, "k", 0});
+    idem_prefetch(store, NULL);
+    assert_int_equal(idem_stats(store, &after), IDEM_OK);
+    assert_memory_equal(&before, &after, sizeof before);
+    assert_int_equal(support_begin(store, "k", NULL), IDEM_CLAIMED);
+    idem_prefetch(store, &(idem_key){NULL, 0, "k", 1});
+    assert_int_equal(support_begin(store, "k", NULL), IDEM_IN_PROGRESS);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, over)
@@ -459,6 +496,8 @@ int main(void)
         TEST(every_code_has_a_sentence_of_its_own),
         TEST(verify_counts_keys_and_finds_a_sound_store_sound),
         cmocka_unit_test_setup_teardown(verify_names_what_is_damaged, fresh, over_damaged),
+        TEST(a_digest_tells_bytes_and_stores_apart),
+        TEST(a_prefetch_changes_nothing),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
