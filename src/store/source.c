@@ -120,12 +120,12 @@ static void record_forgotten(const struct idem_entry *e, struct idem_rec *r)
 uint64_t idem_source_room(const struct idem_entry *e)
 {
     bool marked = e->kind == ENTRY_CLAIM || e->kind == ENTRY_TRANSIENT;
-    return round_up(e->key_bytes, 8) + round_up(marked ? e->mark_bytes : idem_entry_answer_bytes(e), 8);
+    return e->key_bytes + (marked ? e->mark_bytes : idem_entry_answer_bytes(e));
 }
 
 void idem_source_record(const struct idem_entry *e, unsigned state, uint8_t *scratch, struct idem_rec *r)
 {
-    uint8_t *more = scratch + round_up(e->key_bytes, 8);
+    uint8_t *more = scratch + e->key_bytes;
     *r = (struct idem_rec){
         .state = (uint8_t)state, /* the numbers are the same, see below */
         .flags = (uint16_t)e->flags,

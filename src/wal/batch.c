@@ -15,8 +15,9 @@
 #include "wal/lead.h"
 
 #define BATCH_BYTES    (UINT64_C(4) << 20) /* a batch ends when this much is there; one record may be larger */
+#define DIRECT_BYTES   (UINT64_C(64) << 10) /* a batch of so much is written past the kernel's cache, where it can be */
+#define FILL_LEAST     128u                 /* a gap that a record can fill: 80 bytes, padded */
 #define NOTES_AHEAD    16u
-#define SCRATCH_BYTES  (UINT64_C(64) << 10)
 #define CEILING_MS     60000
 #define CEILING_LOW_MS 20000
 #define RETAIN_US      2000
@@ -85,6 +86,47 @@ static int fail_file(struct idem_lead *lead, const char *what)
     return idem_log_fail(&lead->dir, name, what);
 }
 
+static uint64_t offset_of(const struct idem_lead *lead, uint64_t position)
+{
+    return IDEM_WAL_HEADER_BYTES + (position - lead->file.base);
+}
+
+/*
+ * A large batch ends on a block, so that the next one can be written past the kernel's cache, which costs a third of a write through it. A small one
+ * does not: what it would be filled up with costs more than that.
+ */
+static int fill(struct idem_lead *lead, uint64_t position, uint64_t left)
+{
+    static const uint8_t zeros[IDEM_WAL_BLOCK_BYTES];
+    uint64_t over = offset_of(lead, position + lead->used) % IDEM_WAL_BLOCK_BYTES, gap = IDEM_WAL_BLOCK_BYTES - over;
+    struct idem_rec r = {.kind = REC_FILL, .flags = REC_OPTIONAL, .more = zeros};
+    if (lead->used < DIRECT_BYTES || over == 0 || gap < FILL_LEAST || lead->used + gap > left)
+        return IDEM_OK;
+    r.more_bytes = (uint32_t)(gap - IDEM_WAL_FIXED_BYTES);
+    lead->limit = left;
+    return idem_lead_add(lead, &r, NULL);
+}
+
+/* Who refuses to write a block past its cache does so each time: then through it, as what is no block. */
+static int write_bytes(struct idem_lead *lead, uint64_t offset)
+{
+    bool direct =
+        lead->used >= DIRECT_BYTES && (offset | lead->used) % IDEM_WAL_BLOCK_BYTES == 0 && !lead->indirect;
+    if (direct != lead->direct && idem_io->direct(lead->fd, direct) == 0)
+        lead->direct = direct;
+    else if (direct != lead->direct)
+        lead->indirect = true;
+    if (idem_io_write(lead->fd, lead->bytes, lead->used, offset) == 0)
+        return 0;
+    if (errno != EINVAL || !lead->direct)
+        return -1;
+    lead->indirect = true;
+    if (idem_io->direct(lead->fd, false) != 0)
+        return -1;
+    lead->direct = false;
+    return idem_io_write(lead->fd, lead->bytes, lead->used, offset);
+}
+
 static int write_batch(struct idem_lead *lead, uint64_t position, int64_t ceiling_ms)
 {
     struct idem_log *log = lead->log;
@@ -105,7 +147,7 @@ static int write_batch(struct idem_lead *lead, uint64_t position, int64_t ceilin
     uint64_t expiry = load_relaxed(&log->control[LOG_EXPIRY_MS]); /* relaxed: a leader's own */
     if ((int64_t)expiry < lead->expiry_ms)
         store_relaxed(&log->control[LOG_EXPIRY_MS], (uint64_t)lead->expiry_ms); /* relaxed: as above */
-    if (idem_io_write(lead->fd, lead->bytes, lead->used, IDEM_WAL_HEADER_BYTES + (position - lead->file.base)) != 0)
+    if (write_bytes(lead, offset_of(lead, position)) != 0)
         return fail_file(lead, "write");
     IDEM_POINT("log.written");
     return idem_lead_set(lead, LOG_WRITTEN, end / IDEM_WAL_GRAIN) ? IDEM_OK : LEAD_OVER;
@@ -253,17 +295,15 @@ static int batch(struct idem_lead *lead)
         e = idem_lead_file(lead, IDEM_WAL_BATCH_BYTES);
     if (e == IDEM_OK)
         e = idem_lead_collect_begin(lead);
-    if (e == IDEM_OK && lead->scratch_room == 0)
-        e = idem_lead_grow(&lead->scratch, &lead->scratch_room, SCRATCH_BYTES, 1);
-    if (e == IDEM_OK && lead->room == 0)
-        e = idem_lead_grow(&lead->bytes, &lead->room, SCRATCH_BYTES, 1);
+    lead->used = IDEM_WAL_BATCH_BYTES;
+    if (e == IDEM_OK)
+        e = idem_lead_room(lead, lead->used);
     if (e != IDEM_OK)
         return e;
     IDEM_POINT("log.ready");
     uint64_t position = idem_lead_position(lead, LOG_WRITTEN);
     uint64_t left = lead->file.bytes - IDEM_WAL_HEADER_BYTES - (position - lead->file.base);
     lead->limit = left < BATCH_BYTES ? left : BATCH_BYTES;
-    lead->used = IDEM_WAL_BATCH_BYTES;
     lead->records = 0;
     lead->note_count = 0;
     lead->expiry_ms = 0;
@@ -290,6 +330,8 @@ static int batch(struct idem_lead *lead)
         e = idem_lead_new_file(lead, lead->used);
         return e == IDEM_OK ? 1 : e;
     }
+    if (lead->used > 0 && (e = fill(lead, position, left)) != IDEM_OK)
+        return e;
     if (lead->used > 0) {
         bool early = IDEM_FAULT("log.ack_early");
         if (early && (e = acknowledge(lead, position, ceiling_ms)) != IDEM_OK)

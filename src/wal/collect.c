@@ -9,6 +9,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -21,6 +22,9 @@
 #define SEEN         8192u
 #define WALK_BUCKETS 64u
 #define WALK_US      2000
+#define TAKE_EDGE    (IDEM_WAL_TOMBSTONE_BYTES + IDEM_WAL_GRAIN) /* of a record, besides key, mark or answer */
+#define BYTES_FIRST  (UINT64_C(64) << 10)
+#define HUGE_BYTES   (UINT64_C(2) << 20)
 
 /* ------------------------------------------------------------------ room */
 
@@ -36,6 +40,27 @@ int idem_lead_grow(void *at_pointer, uint64_t *room, uint64_t want, size_t each)
         return idem_fail(IDEM_E_MEMORY, "no memory for a batch of the log");
     memcpy(at_pointer, &more, sizeof more);
     *room = next;
+    return IDEM_OK;
+}
+
+/* The batch's bytes: aligned as a file system wants it that writes them past its cache, and in large pages where that pays. */
+int idem_lead_room(struct idem_lead *lead, uint64_t want)
+{
+    void *more;
+    if (want <= lead->room)
+        return IDEM_OK;
+    uint64_t next = lead->room == 0 ? BYTES_FIRST : lead->room;
+    while (next < want)
+        next *= 2;
+    if (posix_memalign(&more, next >= HUGE_BYTES ? HUGE_BYTES : IDEM_WAL_BLOCK_BYTES, next) != 0)
+        return idem_fail(IDEM_E_MEMORY, "no memory for a batch of the log");
+    if (next >= HUGE_BYTES)
+        (void)madvise(more, next, MADV_HUGEPAGE); /* a wish */
+    if (lead->bytes != NULL)
+        memcpy(more, lead->bytes, lead->used < lead->room ? lead->used : lead->room);
+    free(lead->bytes);
+    lead->bytes = more;
+    lead->room = next;
     return IDEM_OK;
 }
 
@@ -99,7 +124,7 @@ int idem_lead_add(struct idem_lead *lead, struct idem_rec *r, const uint64_t *no
         return idem_fail(IDEM_E_CORRUPT, "a record of the log can't be encoded; run idem verify");
     if (lead->records > 0 && lead->used + n > lead->limit)
         return 1;
-    int e = lead->used + n <= lead->room ? IDEM_OK : idem_lead_grow(&lead->bytes, &lead->room, lead->used + n, 1);
+    int e = idem_lead_room(lead, lead->used + n); /* (none is made where r's bytes lie in it already) */
     if (e == IDEM_OK && note != NULL)
         e = grow_notes(lead);
     if (e != IDEM_OK)
@@ -120,19 +145,20 @@ static int add_reference(struct idem_lead *lead, uint64_t ref, uint64_t cut, boo
 {
     const struct idem_log_source *s = &lead->log->source;
     struct idem_take t; /* rec and note are take()'s to fill */
-    t.scratch = lead->scratch;
-    t.room = lead->scratch_room;
+    /* Straight to where the record's encoding will want it. */
+    t.scratch = lead->bytes + lead->used + IDEM_WAL_FIXED_BYTES;
+    t.room = lead->room - lead->used > TAKE_EDGE ? lead->room - lead->used - TAKE_EDGE : 0;
     t.strict = lead->strict;
     t.careful = careful;
     t.cut = cut;
     *dropped = false;
     enum idem_taken taken = s->take(s->ctx, ref, &t);
     if (taken == TAKEN_TOO_BIG) {
-        int e = idem_lead_grow(&lead->scratch, &lead->scratch_room, t.need, 1);
+        int e = idem_lead_room(lead, lead->used + t.need + TAKE_EDGE);
         if (e != IDEM_OK)
             return e;
-        t.scratch = lead->scratch;
-        t.room = lead->scratch_room;
+        t.scratch = lead->bytes + lead->used + IDEM_WAL_FIXED_BYTES;
+        t.room = t.need;
         taken = s->take(s->ctx, ref, &t);
     }
     *dropped = taken == TAKEN_DROPPED;

@@ -262,10 +262,11 @@ uint64_t idem_rec_bytes(const struct idem_rec *r)
     return idem_wal_padded(exact_bytes(r));
 }
 
+/* What a leader's record is made of lies in its place already, or (a tombstone's key) a few bytes before it. */
 static uint8_t *append(uint8_t *to, const uint8_t *from, uint64_t n)
 {
-    if (n > 0)
-        memcpy(to, from, n);
+    if (n > 0 && to != from)
+        memmove(to, from, n);
     return to + n;
 }
 
@@ -304,6 +305,11 @@ static uint64_t encode(const struct idem_rec *r, uint8_t *out)
     uint64_t meta_or_mark = r->kind == REC_CLAIM ? r->mark_bytes : r->kind == REC_RESPONSE ? r->meta_bytes : 0;
     if (exact == 0)
         return 0;
+    uint8_t *at = out + fixed_bytes(r->kind);
+    if (r->kind != REC_RETAIN) {
+        at = append(at, r->key, r->key_bytes); /* first: it may lie where the kind's own numbers belong */
+        encode_kind(r, out);
+    }
     put(out + 8, exact, 4);
     out[12] = r->kind;
     out[13] = r->state;
@@ -316,11 +322,6 @@ static uint64_t encode(const struct idem_rec *r, uint8_t *out)
     put(out + 56, r->key_bytes, 2);
     put(out + 58, r->scope_bytes, 2);
     put(out + 60, meta_or_mark, 4);
-    uint8_t *at = out + fixed_bytes(r->kind);
-    if (r->kind != REC_RETAIN) {
-        encode_kind(r, out);
-        at = append(at, r->key, r->key_bytes);
-    }
     if (r->kind == REC_CLAIM) {
         at = append(at, r->mark, r->mark_bytes);
     } else if (r->kind == REC_RESPONSE) {
@@ -368,7 +369,7 @@ static const uint8_t *take(const uint8_t **at, uint64_t n)
 static bool known(uint8_t kind)
 {
     return kind == REC_CLAIM || kind == REC_RESPONSE || kind == REC_TOMBSTONE || kind == REC_FORGOTTEN ||
-           kind == REC_RETAIN;
+           kind == REC_RETAIN || kind == REC_FILL;
 }
 
 /* A state that a kind can have. */

@@ -52,6 +52,7 @@
  *  TOMBSTONE: 64 status (4), zero (4); 72 metadata bytes it had; 80 body bytes; 88 digest; 96 scope, key
  *  FORGOTTEN: 64 zero (16); 80 scope, key
  *  RETAIN:    no key; token is the number of the oldest file that is needed from here on; written before older ones are deleted
+ *  FILL:      (1.1) says nothing; optional, no key, payload zero: the batch ends on a block, and the next one begins there
  *  other kinds: 64 payload bytes (4), zero (4); 72 zero (8); 80 scope, key; payload
  *
  * When is it valid?
@@ -76,6 +77,7 @@
 #define IDEM_WAL_GRAIN           64u
 #define IDEM_WAL_HEADER_BYTES    4096u
 #define IDEM_WAL_SECTOR_BYTES    512u
+#define IDEM_WAL_BLOCK_BYTES     4096u /* what lies on such a boundary in a file can be written past the kernel's cache */
 #define IDEM_WAL_BATCH_BYTES     64u
 #define IDEM_WAL_BATCH_MAX       (UINT32_C(1) << 30)
 #define IDEM_WAL_FIXED_BYTES     80u /* of a record before its key, but for a tombstone */
@@ -92,7 +94,8 @@ enum idem_rec_kind {
     REC_FORGOTTEN = 4,   /* the key is absent; kept as long as what it denies */
     REC_EVENT = 16,      /* room: an event without an outcome */
     REC_HIGH_WATER = 32, /* room: topic and partition as scope and key, offset as payload */
-    REC_RETAIN = 48
+    REC_RETAIN = 48,
+    REC_FILL = 49
 };
 #define REC_KINDS 64u
 
@@ -223,7 +226,7 @@ struct idem_wal_salt {
 void idem_wal_salt(struct idem_wal_salt *s, uint64_t salt);
 
 /* Writes idem_rec_bytes(r) bytes (which must not be 0), checksum and padding included; position from r. What the pointers of r lead to must
-   not change meanwhile. Returns the number of bytes. */
+   not change meanwhile; it may lie at out + IDEM_WAL_FIXED_BYTES, key, mark or metadata, and body in a row. Returns the number of bytes. */
 uint64_t idem_rec_encode(const struct idem_rec *r, uint64_t salt, uint8_t *out);
 uint64_t idem_rec_encode_salted(const struct idem_rec *r, const struct idem_wal_salt *salt,
                                 uint8_t *out); /* the same */

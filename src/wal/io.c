@@ -23,6 +23,12 @@ static int sys_fallocate(int fd, off_t bytes)
     return -1;
 }
 
+static int sys_direct(int fd, bool on)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags < 0 ? -1 : fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT);
+}
+
 static int sys_give(int fd, gid_t group, mode_t mode)
 {
     if (group != (gid_t)-1 && fchown(fd, (uid_t)-1, group) != 0)
@@ -114,6 +120,7 @@ const struct idem_io_calls idem_io_system = {
     .close = close,
     .pread = pread,
     .pwrite = pwrite,
+    .direct = sys_direct,
     .fdatasync = fdatasync,
     .fsync = fsync,
     .fallocate = sys_fallocate,

@@ -36,12 +36,13 @@ struct idem_lead {
     bool broken; /* the directory is not the one we opened: open it anew next time */
     struct idem_log_dir dir;
     unsigned epoch;
-    int fd; /* of the present file; -1: not open */
+    int fd;                /* of the present file; -1: not open */
+    bool direct, indirect; /* writes go past the kernel's cache; this file's can't */
     struct idem_file_rec file;
     struct idem_wal_salt salt; /* its salt */
     /* the batch */
-    uint8_t *bytes, *scratch;
-    uint64_t used, room, scratch_room, limit;
+    uint8_t *bytes;
+    uint64_t used, room, limit;
     uint32_t records;
     struct idem_lead_note *notes;
     size_t note_count, note_room;
@@ -124,6 +125,8 @@ int idem_lead_add(struct idem_lead *lead, struct idem_rec *r, const uint64_t *no
 void idem_lead_look_for_sleepers(struct idem_lead *lead);
 /* Wants a batch at `at_ms`, unless one is wanted earlier. */
 void idem_lead_due(struct idem_log *log, int64_t at_ms);
+/* The batch's bytes to room for so many; what was used of them stays. Errors: IDEM_E_MEMORY. */
+int idem_lead_room(struct idem_lead *lead, uint64_t want);
 /* *at_pointer to room for `want` things of `each` bytes, at least. Errors: IDEM_E_MEMORY. */
 int idem_lead_grow(void *at_pointer, uint64_t *room, uint64_t want, size_t each);
 

@@ -42,6 +42,7 @@ static void close_file(struct idem_lead *lead)
 {
     int fd = lead->fd;
     lead->fd = -1;
+    lead->direct = lead->indirect = false;
     if (fd >= 0)
         idem_io->close(fd);
 }
@@ -59,7 +60,6 @@ static void free_lead(struct idem_lead *lead)
     close_file(lead);
     idem_log_dir_close(&lead->dir);
     free(lead->bytes);
-    free(lead->scratch);
     free(lead->notes);
     free(lead->lanes);
     free(lead->seen);
@@ -151,7 +151,7 @@ static void leave_lead(struct idem_lead *lead)
     close_file(lead);
     idem_log_dir_close(&lead->dir);
     if (lead->busy) {
-        lead->bytes = lead->scratch = NULL;
+        lead->bytes = NULL;
         lead->notes = NULL;
         lead->lanes = NULL;
         lead->seen = NULL;

@@ -25,7 +25,7 @@ enum idem_lane_life {
     LANE_DIRTY /* its owner is dead, a hazard is set: one entry may have been published and not pushed */
 };
 enum idem_taken {
-    TAKEN_RECORD,  /* *rec is filled, its bytes lie in scratch */
+    TAKEN_RECORD,  /* *rec is filled; its key, then mark or metadata and body lie in scratch, in a row */
     TAKEN_NOTHING, /* on the disk already, or nobody knows the key any more */
     TAKEN_DROPPED, /* superseded or recycled: the reference of what came after it was pushed before now */
     TAKEN_TOO_BIG  /* scratch is too small: *need bytes are wanted */
