@@ -88,7 +88,7 @@ static enum moved move(struct idem_ctx *ctx, struct idem_found *f, int64_t now_m
     if (moved) {
         if (ctx->v->rings != NULL && log_word == 0) {
             idem_push(ctx, next, IDEM_DURABILITY_ASYNC);
-            idem_supersede(&e->at[4]);
+            idem_supersede(ctx, f->word, &e->at[4]);
         }
         idem_arena_emptied(ctx, word_unit(f->word));
         idem_count(ctx, COUNT_MOVED_ENTRIES);

@@ -21,11 +21,15 @@ static inline struct idem_ring idem_lane_ring(const struct idem_view *v, struct 
    nothing. In a store with a log only. */
 void idem_push(struct idem_ctx *ctx, uint64_t word, unsigned durability);
 
-/* The entry whose log word this is has left its slot, and what came after it was pushed: it needs no record. Its region is held. */
-static inline void idem_supersede(struct idem_a64 *log_word)
+/* The entry that `word` named, and whose log word this is, has left its slot, and what came after it was pushed by this lane: it needs no record. Its
+   region is held. */
+static inline void idem_supersede(struct idem_ctx *ctx, uint64_t word, struct idem_a64 *log_word)
 {
     uint64_t none = 0;
-    cas_acq_rel(log_word, &none, LOG_WORD_SUPERSEDED); /* P12 release: the push comes before */
+    if (!cas_acq_rel(log_word, &none, LOG_WORD_SUPERSEDED)) /* P12 release: the push comes before */
+        return;
+    struct idem_ring r = idem_lane_ring(ctx->v, ctx->lane);
+    idem_ring_supersede(&r, ref_of_word(word, false));
 }
 
 /* A batch is wanted now. */

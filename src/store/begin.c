@@ -196,7 +196,7 @@ static int claim_over(struct idem_ctx *ctx, const struct idem_ask *ask, struct i
     } else if (unlikely(ctx->v->rings != NULL)) {
         idem_begin_push(ctx, ask, word_make(WORD_IN_PROGRESS, 0, 0, space.unit, space.generation), forgotten);
         if (forgotten || durability_of(ctx->v, ask) > IDEM_DURABILITY_NONE)
-            idem_supersede(&old->at[4]);
+            idem_supersede(ctx, f->word, &old->at[4]);
     }
     idem_arena_leave(ctx);
     if (!mine)

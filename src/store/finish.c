@@ -176,7 +176,7 @@ static int finish_held(struct idem_ctx *ctx, struct idem_found *f, const idem_re
     if (v->rings != NULL && durability > IDEM_DURABILITY_NONE) {
         idem_push(ctx, word_make(transient ? WORD_ABANDONED : WORD_COMPLETED, 0, 0, space.unit, space.generation),
                   durability);
-        idem_supersede(&old->at[4]);
+        idem_supersede(ctx, f->word, &old->at[4]);
     }
     return e.kind == ENTRY_TOMBSTONE ? IDEM_TOMBSTONE : IDEM_OK;
 }

@@ -61,7 +61,7 @@ static int succeed(struct idem_ctx *ctx, struct idem_found *f, const struct chan
     IDEM_POINT("renew.swapped");
     if (swapped && ctx->v->rings != NULL && ctx->v->log.durability_claim > IDEM_DURABILITY_NONE) {
         idem_push(ctx, word_make(WORD_IN_PROGRESS, 0, 0, space.unit, space.generation), ctx->v->log.durability_claim);
-        idem_supersede(&f->entry.at[4]);
+        idem_supersede(ctx, f->word, &f->entry.at[4]);
     }
     return swapped ? IDEM_OK : FINISH_CHANGED;
 }

@@ -139,6 +139,7 @@ static int write_batch(struct idem_lead *lead, uint64_t position, int64_t ceilin
         .ceiling_ms = ceiling_ms,
     };
     log->source.now(log->source.ctx, &b.store_ms, &b.wall_ms);
+    idem_lead_sum(lead);
     idem_batch_encode(&b, lead->file.salt, lead->bytes);
     uint64_t end = position + lead->used;
     if (!idem_lead_set(lead, LOG_ASSIGNED, end / IDEM_WAL_GRAIN))
@@ -295,7 +296,7 @@ static int batch(struct idem_lead *lead)
         e = idem_lead_file(lead, IDEM_WAL_BATCH_BYTES);
     if (e == IDEM_OK)
         e = idem_lead_collect_begin(lead);
-    lead->used = IDEM_WAL_BATCH_BYTES;
+    lead->used = lead->summed = IDEM_WAL_BATCH_BYTES;
     if (e == IDEM_OK)
         e = idem_lead_room(lead, lead->used);
     if (e != IDEM_OK)

@@ -133,11 +133,17 @@ int idem_lead_add(struct idem_lead *lead, struct idem_rec *r, const uint64_t *no
     if (note != NULL)
         lead->notes[lead->note_count++] = (struct idem_lead_note){{note[0], note[1]}, lead->used};
     r->position += idem_lead_position(lead, LOG_WRITTEN);
-    lead->used += idem_rec_encode_salted(r, &lead->salt, lead->bytes + lead->used);
+    lead->used += idem_rec_lay(r, lead->bytes + lead->used);
     lead->records++;
     if (r->kind != REC_RETAIN && r->expiry_ms > lead->expiry_ms)
         lead->expiry_ms = r->expiry_ms;
     return IDEM_OK;
+}
+
+void idem_lead_sum(struct idem_lead *lead)
+{
+    while (lead->summed < lead->used)
+        lead->summed += idem_rec_sum(&lead->salt, lead->bytes + lead->summed);
 }
 
 /* One reference. Outcomes: IDEM_OK, 1: no room. *dropped: it was. */
@@ -177,7 +183,7 @@ static int add_reference(struct idem_lead *lead, uint64_t ref, uint64_t cut, boo
 struct window {
     struct {
         struct idem_lead_lane *lane;
-        uint64_t ref;
+        uint64_t ref, at;
     } at[WINDOW];
     unsigned count;
 };
@@ -186,6 +192,13 @@ struct pass {
     struct window windows[2], *next, *now;
     bool careful, dropped;
 };
+
+static void drop(struct pass *p, struct idem_lead_lane *l, uint64_t at)
+{
+    if (l->keep > at)
+        l->keep = at;
+    p->dropped = true;
+}
 
 static int take_window(struct idem_lead *lead, struct pass *p)
 {
@@ -202,12 +215,12 @@ static int take_window(struct idem_lead *lead, struct pass *p)
         e = add_reference(lead, w->at[i].ref, 0, p->careful, &dropped);
         if (e != IDEM_OK)
             break;
-        if (dropped && l->keep > l->at)
-            l->keep = l->at;
-        p->dropped |= dropped;
-        l->at++;
+        if (dropped)
+            drop(p, l, w->at[i].at);
+        l->at = w->at[i].at + 1;
     }
     s->leave(s->ctx);
+    idem_lead_sum(lead);
     w->count = 0;
     p->now = p->next;
     p->next = w;
@@ -230,18 +243,27 @@ static int one_pass(struct idem_lead *lead, bool careful, bool *dropped_any)
         uint64_t head = idem_ring_head(&l->ring), flushed = l->sealed & RING_COUNT;
         if (head - flushed > l->ring.mask + 1) /* damaged; what a walk finds is written all the same */
             head = l->at = flushed;
+        l->read = head;
         for (uint64_t at = l->at; at < head && e == IDEM_OK; at++) {
-            /* relaxed: released by head, and stays until flushed has passed it */
-            uint64_t ref = load_relaxed(&l->ring.cells[at & l->ring.mask]);
+            /* P12 acquire: if it says superseded, what came after it is pushed. The cell stays until flushed has passed it. */
+            uint64_t ref = load_acquire(&l->ring.cells[at & l->ring.mask]);
+            if ((ref & REF_SUPERSEDED) != 0 && !lead->strict) {
+                drop(&p, l, at);
+                continue;
+            }
             s->fetch(s->ctx, ref, FETCH_HEAD);
-            p.next->at[p.next->count].lane = l;
-            p.next->at[p.next->count++].ref = ref;
-            if (p.next->count == WINDOW)
+            struct window *w = p.next;
+            w->at[w->count].lane = l;
+            w->at[w->count].at = at;
+            w->at[w->count++].ref = ref;
+            if (w->count == WINDOW)
                 e = take_window(lead, &p);
         }
     }
     for (unsigned i = 0; i < 2 && e == IDEM_OK; i++)
         e = take_window(lead, &p);
+    for (uint32_t i = 0; i < lead->lane_count && e == IDEM_OK; i++) /* and those that were dropped behind the last */
+        lead->lanes[i].at = lead->lanes[i].read;
     *dropped_any = p.dropped;
     return e;
 }
@@ -255,7 +277,7 @@ int idem_lead_collect(struct idem_lead *lead)
     bool dropped = true;
     int e = IDEM_OK;
     for (unsigned pass = 0; pass < PASSES && dropped && e == IDEM_OK; pass++) {
-        lead->strict = pass > 0;
+        lead->strict = pass > 1; /* the second one is short, and finds most of what was pushed during the first superseded again */
         e = one_pass(lead, careful, &dropped);
     }
     lead->strict = true; /* the walk's */

@@ -351,11 +351,15 @@ void idem_wal_salt(struct idem_wal_salt *s, uint64_t salt)
     XXH3_generateSecret_fromSeed(s->secret, salt);
 }
 
-uint64_t idem_rec_encode_salted(const struct idem_rec *r, const struct idem_wal_salt *salt, uint8_t *out)
+uint64_t idem_rec_lay(const struct idem_rec *r, uint8_t *out)
 {
-    uint64_t padded = encode(r, out);
-    if (padded != 0)
-        put(out, XXH3_64bits_withSecretandSeed(out + 8, padded - 8, salt->secret, sizeof salt->secret, salt->salt), 8);
+    return encode(r, out);
+}
+
+uint64_t idem_rec_sum(const struct idem_wal_salt *salt, uint8_t *out)
+{
+    uint64_t padded = idem_wal_padded(get(out + 8, 4));
+    put(out, XXH3_64bits_withSecretandSeed(out + 8, padded - 8, salt->secret, sizeof salt->secret, salt->salt), 8);
     return padded;
 }
 

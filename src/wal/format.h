@@ -228,8 +228,10 @@ void idem_wal_salt(struct idem_wal_salt *s, uint64_t salt);
 /* Writes idem_rec_bytes(r) bytes (which must not be 0), checksum and padding included; position from r. What the pointers of r lead to must
    not change meanwhile; it may lie at out + IDEM_WAL_FIXED_BYTES, key, mark or metadata, and body in a row. Returns the number of bytes. */
 uint64_t idem_rec_encode(const struct idem_rec *r, uint64_t salt, uint8_t *out);
-uint64_t idem_rec_encode_salted(const struct idem_rec *r, const struct idem_wal_salt *salt,
-                                uint8_t *out); /* the same */
+/* The same in two steps: all but the checksum, and the checksum of what lies there. Both return the number of bytes. (To read at once what
+   was just written a word at a time makes a processor wait.) */
+uint64_t idem_rec_lay(const struct idem_rec *r, uint8_t *out);
+uint64_t idem_rec_sum(const struct idem_wal_salt *salt, uint8_t *out);
 /* in: n bytes are there. *bytes: how far to go to the next record; set with FORMAT_OK and FORMAT_UNKNOWN. r's pointers lead into in.
    FORMAT_UNKNOWN is for kinds without REC_OPTIONAL; with it an unknown kind is FORMAT_OK, its payload in more. */
 enum idem_format idem_rec_decode(const uint8_t *in, uint64_t n, uint64_t salt, uint64_t position, struct idem_rec *r,

@@ -16,6 +16,7 @@ struct idem_lead_lane {
     struct idem_ring ring;
     uint64_t sealed; /* flushed, as sealed or written last: its epoch is ours */
     uint64_t at;     /* collected up to here, also by batches before: on the disk when this one is, or dropped */
+    uint64_t read;   /* head, as this pass has seen it */
     uint64_t
         keep; /* first one dropped, of which it is not known that what came after it was collected; flushed stays there */
     /* How a dead or sleeping owner is told from a busy one: asked once for each head. */
@@ -43,6 +44,7 @@ struct idem_lead {
     /* the batch */
     uint8_t *bytes;
     uint64_t used, room, limit;
+    uint64_t summed; /* records up to here have their checksums */
     uint32_t records;
     struct idem_lead_note *notes;
     size_t note_count, note_room;
@@ -121,6 +123,8 @@ int idem_lead_collect(struct idem_lead *lead);
 int idem_lead_walk(struct idem_lead *lead);
 /* Adds a record; note, if not NULL, is for the source's note(). Outcome 1: no room in this batch. */
 int idem_lead_add(struct idem_lead *lead, struct idem_rec *r, const uint64_t *note);
+/* Checksums for the records that have none yet. */
+void idem_lead_sum(struct idem_lead *lead);
 /* Who died between publishing and pushing, or sleeps there: a walk is asked for. */
 void idem_lead_look_for_sleepers(struct idem_lead *lead);
 /* Wants a batch at `at_ms`, unless one is wanted earlier. */

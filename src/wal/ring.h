@@ -6,7 +6,8 @@
  *
  * A reference is 64 bits: a slot word without what only a slot needs.
  *   bits 0-2   the state that was published        bit 3   REF_SYNC: somebody waits for it
- *   bits 4-14  zero                                15-47   the entry's unit           48-63  its region's generation, never 0
+ *   bit 4      REF_SUPERSEDED: the pusher has pushed what came after it, too
+ *   bits 5-14  zero                                15-47   the entry's unit           48-63  its region's generation, never 0
  *
  * Invariants
  *  1. Only the lane's owner moves head; only the leader of the present epoch moves flushed, by CAS from a word with its own epoch.
@@ -26,8 +27,9 @@
 #include "base/atomic.h"
 #include "wal/format.h"
 
-#define REF_SYNC UINT64_C(8)
-#define REF_MASK (~UINT64_C(0x7ff8))
+#define REF_SYNC       UINT64_C(8)
+#define REF_SUPERSEDED UINT64_C(16)
+#define REF_MASK       (~UINT64_C(0x7ff8))
 static inline uint64_t ref_of_word(uint64_t slot_word, bool sync)
 {
     return (slot_word & REF_MASK) | (sync ? REF_SYNC : 0);
@@ -165,6 +167,26 @@ static inline uint64_t idem_ring_push(const struct idem_ring *r, uint64_t ref)
     store_relaxed(&r->cells[head & r->mask], ref); /* relaxed: released by head */
     store_release(r->head, head + 1);              /* P12 release: the cell */
     return head + 1;
+}
+
+/* How far back a lane's owner looks for what it has superseded: a claim is answered by who made it, soon, as a rule. */
+#define RING_LOOK_BACK 8u
+
+/*
+ * The owner's: the newest reference is for what came after `ref`'s entry; if that one is still among those before it, it says so. Then a leader need not
+ * look at the entry. It means what the entry's log word means (LOG_WORD_SUPERSEDED), and does no harm in a cell that was flushed.
+ */
+static inline void idem_ring_supersede(const struct idem_ring *r, uint64_t ref)
+{
+    uint64_t head = load_relaxed(r->head); /* relaxed: the lane's own */
+    for (uint64_t i = 2; i <= RING_LOOK_BACK && i <= head; i++) {
+        struct idem_a64 *at = &r->cells[(head - i) & r->mask];
+        uint64_t there = load_relaxed(at); /* relaxed: the lane's own */
+        if ((there & ~REF_SYNC) == ref) {
+            store_release(at, there | REF_SUPERSEDED); /* P12 release: what came after it is pushed */
+            return;
+        }
+    }
 }
 
 /* The leader's side: references from + 0 .. < *to that are there. The cells stay taken until idem_ring_flushed(). */
