@@ -159,8 +159,8 @@ typedef struct idem_options {
  *
  * All space is allocated at creation, so a full tmpfs fails here and not later. Two processes that create at once end
  * up in the same store. A store left from before a reboot, or half created, is replaced when IDEM_OPEN_CREATE is given.
- * With wal_dir and IDEM_OPEN_CREATE a store that is gone is rebuilt from its log first, as idem_recover() does, without progress; UUID, secret
- * and sizes are then the log's. Without IDEM_OPEN_CREATE it is IDEM_E_NO_STORE.
+ * With wal_dir and IDEM_OPEN_CREATE a store that is gone is rebuilt from its log first, as idem_recover() does, without progress; UUID, secret,
+ * sizes, durabilities and the log's settings are then the log's. Without IDEM_OPEN_CREATE it is IDEM_E_NO_STORE.
  *
  * Outcomes: IDEM_OK. Errors: IDEM_E_INVALID, IDEM_E_NO_STORE, IDEM_E_EXISTS, IDEM_E_PERMISSION (symlink, foreign owner,
  * writable by others, extra links, not a tmpfs), IDEM_E_VERSION, IDEM_E_CORRUPT, IDEM_E_FULL (process table),

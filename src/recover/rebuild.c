@@ -200,6 +200,43 @@ static int refuse_options(const struct rebuild *b)
         b->d.path, name, (unsigned long long)b->s.newest.base, why);
 }
 
+/* What a store can be created with; a file of 1.0 says nothing. */
+static bool said(const struct idem_wal_settings *s)
+{
+    return s->durability_claim >= IDEM_DURABILITY_NONE && s->durability_claim <= IDEM_DURABILITY_SYNC &&
+           s->durability_complete >= IDEM_DURABILITY_NONE && s->durability_complete <= IDEM_DURABILITY_SYNC &&
+           s->flush_interval_ms >= 1 && s->flush_interval_ms <= 10000 && s->log_wait_ms >= 100 &&
+           s->log_wait_ms <= 600000 && s->ring_refs >= 64 && s->ring_refs <= 65536 &&
+           (s->ring_refs & (s->ring_refs - 1)) == 0 && s->file_bytes >= FILE_LEAST && s->file_bytes <= FILE_MOST &&
+           s->file_bytes % IDEM_WAL_HEADER_BYTES == 0;
+}
+
+/* As for a store that is there: its own settings hold, not those of who opens it. */
+static void take_settings(const struct idem_wal_settings *s, idem_options *o)
+{
+    o->durability_claim = s->durability_claim;
+    o->durability_complete = s->durability_complete;
+    o->flush_interval_ms = s->flush_interval_ms;
+    o->log_wait_ms = s->log_wait_ms;
+    o->wal_ring_refs = s->ring_refs;
+    o->wal_file_bytes = s->file_bytes;
+}
+
+/* The log doesn't say: who opens it does, or the defaults. */
+static void fill_settings(const struct idem_file_rec *f, idem_options *o)
+{
+    o->durability_claim = o->durability_claim != 0 ? o->durability_claim : IDEM_DURABILITY_ASYNC;
+    o->durability_complete = o->durability_complete != 0 ? o->durability_complete : IDEM_DURABILITY_SYNC;
+    o->flush_interval_ms = o->flush_interval_ms != 0 ? o->flush_interval_ms : FLUSH_MS;
+    o->log_wait_ms = o->log_wait_ms != 0 ? o->log_wait_ms : LOG_WAIT_MS;
+    /* The log's own, but not that of a file that was made for one large answer, or for all that lives. */
+    if (o->wal_file_bytes == 0) {
+        uint64_t most = f->oldest == f->number && f->number > 1 ? FILE_USUAL : FILE_MOST;
+        o->wal_file_bytes = f->bytes < FILE_LEAST ? FILE_LEAST : f->bytes > most ? most : f->bytes;
+    }
+    o->wal_ring_refs = o->wal_ring_refs != 0 ? o->wal_ring_refs : RING_REFS;
+}
+
 static int set_options(struct rebuild *b)
 {
     const struct idem_file_rec *f = &b->s.newest;
@@ -219,17 +256,18 @@ static int set_options(struct rebuild *b)
     o->lanes = f->lanes;
     o->group = f->group;
     o->wal_dir = b->r->wal_dir;
-    o->durability_claim = o->durability_claim != 0 ? o->durability_claim : IDEM_DURABILITY_ASYNC;
-    o->durability_complete = o->durability_complete != 0 ? o->durability_complete : IDEM_DURABILITY_SYNC;
-    o->flush_interval_ms = o->flush_interval_ms != 0 ? o->flush_interval_ms : FLUSH_MS;
-    o->log_wait_ms = o->log_wait_ms != 0 ? o->log_wait_ms : LOG_WAIT_MS;
-    /* The log's own, but not that of a file that was made for one large answer, or for all that lives. */
-    if (o->wal_file_bytes == 0) {
-        uint64_t most = f->oldest == f->number && f->number > 1 ? FILE_USUAL : FILE_MOST;
-        o->wal_file_bytes = f->bytes < FILE_LEAST ? FILE_LEAST : f->bytes > most ? most : f->bytes;
-    }
-    o->wal_ring_refs = o->wal_ring_refs != 0 ? o->wal_ring_refs : RING_REFS;
-    b->as.file_bytes = o->wal_file_bytes;
+    if (said(&f->settings) && !IDEM_FAULT("recover.settings"))
+        take_settings(&f->settings, o);
+    else
+        fill_settings(f, o);
+    b->as.settings = (struct idem_wal_settings){
+        .durability_claim = (uint8_t)o->durability_claim,
+        .durability_complete = (uint8_t)o->durability_complete,
+        .flush_interval_ms = o->flush_interval_ms,
+        .log_wait_ms = o->log_wait_ms,
+        .ring_refs = (uint32_t)o->wal_ring_refs,
+        .file_bytes = o->wal_file_bytes,
+    };
     b->d.group = f->group != 0 ? (gid_t)(f->group - 1) : (gid_t)-1;
     bool whole = f->response_bytes != 0 && f->processes != 0 && f->lanes != 0;
     if (!whole)

@@ -281,11 +281,11 @@ static int one(struct salvage *s, struct part *p, struct place *at)
         return e;
     at->offset += bytes;
     at->owed -= at->owed > 0;
-    s->r->records++;
+    s->r->records += rec.kind != REC_FILL;
     s->pace.records++;
     if (rec.kind != REC_RETAIN && rec.expiry_ms > s->r->newest_expiry_ms)
         s->r->newest_expiry_ms = rec.expiry_ms;
-    if (how == FORMAT_OK && rec.kind != REC_RETAIN && s->each != NULL) {
+    if (how == FORMAT_OK && rec.kind != REC_RETAIN && rec.kind != REC_FILL && s->each != NULL) {
         e = s->each(s->ctx, &rec, p->number);
         if (e != IDEM_OK)
             return e;

@@ -90,6 +90,8 @@ static void note_batch(struct idem_scan_result *r, const struct idem_batch_rec *
 static int deliver(struct scan *s, const struct idem_file_rec *f, const struct idem_rec *rec)
 {
     struct idem_scan_result *r = s->r;
+    if (rec->kind == REC_FILL)
+        return 0;
     if (rec->position < s->from || (s->to != 0 && rec->position >= s->to))
         return 0;
     r->records++;

@@ -142,7 +142,8 @@ static int fill_header(struct seal *w, bool all, uint64_t record_bytes)
     f->wall_ms = w->as->wall_ms;
     f->ceiling_ms = w->s->last.ceiling_ms;
     f->prev_expiry_ms = w->s->newest_expiry_ms;
-    f->bytes = w->as->file_bytes;
+    f->settings = w->as->settings;
+    f->bytes = w->as->settings.file_bytes;
     if (f->bytes < IDEM_WAL_HEADER_BYTES + need)
         f->bytes =
             IDEM_WAL_HEADER_BYTES + (need + IDEM_WAL_HEADER_BYTES - 1) / IDEM_WAL_HEADER_BYTES * IDEM_WAL_HEADER_BYTES;

@@ -16,8 +16,8 @@
 
 struct idem_seal_as {
     uint8_t instance[16];
-    int64_t store_ms, wall_ms; /* now */
-    uint64_t file_bytes;       /* at least; more if the records need it */
+    int64_t store_ms, wall_ms;         /* now */
+    struct idem_wal_settings settings; /* of the store that is made; file_bytes are more if the records need it */
 };
 struct idem_sealed {
     uint64_t number, base, end; /* the file; where what was written ends: everything below is durable */

@@ -84,6 +84,14 @@ void idem_logdir_header(const struct idem_root_const *f, const struct idem_log_c
     h->processes = f->processes_max;
     h->lanes = f->lanes_max;
     h->group = f->group;
+    h->settings = (struct idem_wal_settings){
+        .durability_claim = (uint8_t)l->durability_claim,
+        .durability_complete = (uint8_t)l->durability_complete,
+        .flush_interval_ms = l->flush_interval_ms,
+        .log_wait_ms = l->log_wait_ms,
+        .ring_refs = (uint32_t)l->ring_refs,
+        .file_bytes = l->file_bytes,
+    };
 }
 
 int idem_logdir_begin(struct idem_log_dir *d, const struct idem_root_const *f, const struct idem_log_const *l,

@@ -14,7 +14,7 @@
 #include "base/point.h"
 #include "wal/lead.h"
 
-#define BATCH_BYTES    (UINT64_C(4) << 20) /* a batch ends when this much is there; one record may be larger */
+#define BATCH_BYTES    (UINT64_C(4) << 20)  /* a batch ends when this much is there; one record may be larger */
 #define DIRECT_BYTES   (UINT64_C(64) << 10) /* a batch of so much is written past the kernel's cache, where it can be */
 #define FILL_LEAST     128u                 /* a gap that a record can fill: 80 bytes, padded */
 #define NOTES_AHEAD    16u
@@ -110,8 +110,7 @@ static int fill(struct idem_lead *lead, uint64_t position, uint64_t left)
 /* Who refuses to write a block past its cache does so each time: then through it, as what is no block. */
 static int write_bytes(struct idem_lead *lead, uint64_t offset)
 {
-    bool direct =
-        lead->used >= DIRECT_BYTES && (offset | lead->used) % IDEM_WAL_BLOCK_BYTES == 0 && !lead->indirect;
+    bool direct = lead->used >= DIRECT_BYTES && (offset | lead->used) % IDEM_WAL_BLOCK_BYTES == 0 && !lead->indirect;
     if (direct != lead->direct && idem_io->direct(lead->fd, direct) == 0)
         lead->direct = direct;
     else if (direct != lead->direct)

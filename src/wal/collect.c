@@ -277,7 +277,8 @@ int idem_lead_collect(struct idem_lead *lead)
     bool dropped = true;
     int e = IDEM_OK;
     for (unsigned pass = 0; pass < PASSES && dropped && e == IDEM_OK; pass++) {
-        lead->strict = pass > 1; /* the second one is short, and finds most of what was pushed during the first superseded again */
+        lead->strict =
+            pass > 1; /* the second one is short, and finds most of what was pushed during the first superseded again */
         e = one_pass(lead, careful, &dropped);
     }
     lead->strict = true; /* the walk's */

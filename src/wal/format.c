@@ -98,6 +98,12 @@ void idem_file_encode(const struct idem_file_rec *f, uint8_t out[IDEM_WAL_HEADER
     put(out + 200, f->processes, 4);
     put(out + 204, f->lanes, 4);
     put(out + 208, (uint64_t)f->group, 8);
+    out[216] = f->settings.durability_claim;
+    out[217] = f->settings.durability_complete;
+    put(out + 220, f->settings.flush_interval_ms, 4);
+    put(out + 224, f->settings.log_wait_ms, 4);
+    put(out + 228, f->settings.ring_refs, 4);
+    put(out + 232, f->settings.file_bytes, 8);
     memcpy(out + 256, f->secret, IDEM_SECRET_BYTES);
     put(out + FILE_SUM_AT, XXH3_64bits(out, FILE_SUM_AT), 8);
 }
@@ -139,6 +145,12 @@ enum idem_format idem_file_decode(const uint8_t in[IDEM_WAL_HEADER_BYTES], struc
     f->processes = (uint32_t)get(in + 200, 4);
     f->lanes = (uint32_t)get(in + 204, 4);
     f->group = (int64_t)get(in + 208, 8);
+    f->settings.durability_claim = in[216];
+    f->settings.durability_complete = in[217];
+    f->settings.flush_interval_ms = (uint32_t)get(in + 220, 4);
+    f->settings.log_wait_ms = (uint32_t)get(in + 224, 4);
+    f->settings.ring_refs = (uint32_t)get(in + 228, 4);
+    f->settings.file_bytes = get(in + 232, 8);
     memcpy(f->secret, in + 256, IDEM_SECRET_BYTES);
     bool fits = f->number != 0 && f->prev_number < f->number && f->oldest >= 1 && f->oldest <= f->number &&
                 f->base % IDEM_WAL_GRAIN == 0 && f->prev_end % IDEM_WAL_GRAIN == 0 && f->prev_end <= f->base &&

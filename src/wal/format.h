@@ -1,5 +1,5 @@
 /*
- * wal/format.h - every byte of the write-ahead file, format 1.0.
+ * wal/format.h - every byte of the write-ahead file, format 1.1.
  *
  * Owns: the format below, encoding and verifying it. Knows nothing of slots, regions or lanes: a record is what recovery needs to know
  * about a key, not an image of shared memory, so that the two formats change apart. All numbers are little endian. Pure functions,
@@ -22,6 +22,9 @@
  *   168  8  default TTL                        176  8  default lease
  *   184  8  keys                               192  4  response bytes, then when_full (4)
  *   200  4  processes, then lanes (4)          208  8  gid of the sharing group + 1, or 0
+ *   216  1  durability of claims, then of completions (1), zero (2)      220  4  flush interval, ms
+ *   224  4  ms that a call waits for the log, then cells of a ring (4)   232  8  bytes of a usual file
+ *            216 to 239 are 1.1's: zeros, which 1.0 wrote, say nothing
  *   256  192 hash secret: fingerprints and digests in the records are keyed by it
  *   4088 8  XXH3-64 of bytes 0..4087; all other bytes are zero
  *
@@ -73,7 +76,7 @@
 #include "base/hash.h"
 
 #define IDEM_WAL_MAJOR           1u
-#define IDEM_WAL_MINOR           0u
+#define IDEM_WAL_MINOR           1u
 #define IDEM_WAL_GRAIN           64u
 #define IDEM_WAL_HEADER_BYTES    4096u
 #define IDEM_WAL_SECTOR_BYTES    512u
@@ -120,6 +123,13 @@ enum idem_rec_flags {
     REC_OPTIONAL = 1u << 15 /* a reader that does not know the kind may pass over it */
 };
 
+/* How the store was asked to use its log; all zero in a file of 1.0. Readers of 1.0 pass over it. */
+struct idem_wal_settings {
+    uint8_t durability_claim, durability_complete; /* enum idem_durability */
+    uint32_t flush_interval_ms, log_wait_ms, ring_refs;
+    uint64_t file_bytes; /* of a file that is not made for one large answer, or for all that lives */
+};
+
 struct idem_file_rec {
     uint32_t major, minor;
     uint64_t features_required, features_optional;
@@ -139,6 +149,7 @@ struct idem_file_rec {
     uint64_t keys;
     uint32_t response_bytes, when_full, processes, lanes;
     int64_t group;
+    struct idem_wal_settings settings;
     uint8_t secret[IDEM_SECRET_BYTES];
 };
 

@@ -22,7 +22,8 @@ struct idem_io_calls {
     int (*close)(int fd);
     ssize_t (*pread)(int fd, void *to, size_t n, off_t at);
     ssize_t (*pwrite)(int fd, const void *from, size_t n, off_t at);
-    int (*direct)(int fd, bool on); /* pwrites of whole blocks go past the kernel's cache, or not; -1: not on this file system */
+    int (*direct)(
+        int fd, bool on); /* pwrites of whole blocks go past the kernel's cache, or not; -1: not on this file system */
     int (*fdatasync)(int fd);
     int (*fsync)(int fd);
     int (*fallocate)(int fd, off_t bytes); /* space for [0, bytes), size too: as posix_fallocate, but -1 and errno */

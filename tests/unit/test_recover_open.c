@@ -149,6 +149,49 @@ static void opening_brings_it_back(void *place)
     idem_close(store);
 }
 
+/* Who opens the store after a reboot need not know how it was made: as one that attaches to a store that is there. */
+static void the_logs_settings_come_back(void *place)
+{
+    char log[160], dir[160];
+    CHECK_IS(mkdir(place, 0700), 0);
+    snprintf(log, sizeof log, "%s/l", (char *)place);
+    snprintf(dir, sizeof dir, "%s/s", (char *)place);
+    idem_options o = logged(log), plain = support_options(1000);
+    o.durability_claim = IDEM_DURABILITY_SYNC;
+    o.durability_complete = IDEM_DURABILITY_ASYNC;
+    o.flush_interval_ms = 7;
+    o.log_wait_ms = 777;
+    o.wal_ring_refs = 256;
+    o.wal_file_bytes = 3 << 20;
+    plain.wal_dir = log;
+    idem_close(support_open(dir, &o));
+    for (unsigned round = 0; round < 3; round++) { /* the second one reads what recovery wrote */
+        support_remove(dir);
+        if (round == 1) {
+            idem_recovery r = IDEM_RECOVERY_INIT;
+            r.dir = dir;
+            r.wal_dir = log;
+            CHECK_IS(idem_recover(&r), IDEM_OK);
+        }
+        idem_store *store = support_open(dir, &plain);
+        idem_log_stats l = support_stats(store).log;
+        CHECK_IS(l.durability_claim, IDEM_DURABILITY_SYNC);
+        CHECK_IS(l.durability_complete, IDEM_DURABILITY_ASYNC);
+        CHECK_IS(l.flush_interval_ms, 7);
+        CHECK_IS(l.log_wait_ms, 777);
+        CHECK_IS(l.file_bytes, 3 << 20);
+        idem_close(store);
+    }
+    struct idem_log_dir d;
+    struct idem_file_rec f;
+    int fd;
+    CHECK_IS(idem_log_dir_open(log, false, 0, &d), IDEM_OK);
+    CHECK_IS(idem_log_file_open(&d, d.id.newest, NULL, false, &f, &fd), IDEM_OK);
+    CHECK_IS(f.settings.ring_refs, 256);
+    close(fd);
+    idem_log_dir_close(&d);
+}
+
 /* Two stores that were given one log by mistake: the second is refused, the first goes on. When the first is gone, its log may move. */
 static void a_living_stores_log_is_not_taken(void *place)
 {
@@ -201,14 +244,14 @@ static void the_old_segment_is_fenced(void **state)
 
 PROMISE(each_call_fails_once, "recover.tail", NULL)
 PROMISE(a_living_stores_log_is_not_taken, "recover.owner", NULL)
+PROMISE(the_logs_settings_come_back, "recover.settings", NULL)
 PROMISE(opening_brings_it_back, "recover.unowned", NULL)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_call_fails_once),
-        cmocka_unit_test(test_opening_brings_it_back),
-        cmocka_unit_test(test_a_living_stores_log_is_not_taken),
+        cmocka_unit_test(test_each_call_fails_once),        cmocka_unit_test(test_opening_brings_it_back),
+        cmocka_unit_test(test_the_logs_settings_come_back), cmocka_unit_test(test_a_living_stores_log_is_not_taken),
         cmocka_unit_test(the_old_segment_is_fenced),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);

@@ -14,11 +14,13 @@
 #define ROOM 4096u
 
 /* One of each kind; the bytes are static. */
-#define KINDS 7u
+#define KINDS     8u
+#define KINDS_1_0 7u /* the first ones */
 static struct idem_rec a_record(unsigned i, uint64_t position)
 {
     static const char key[] = "shopkey-1", mark[] = "charge ch_1", meta[] = "meta!", body[] = "the body",
                       more[] = "events";
+    static const uint8_t zeros[100];
     struct idem_rec r = {
         .position = position,
         .token = UINT64_C(0x018bcfe568000001) + i,
@@ -32,8 +34,9 @@ static struct idem_rec a_record(unsigned i, uint64_t position)
         .scope_bytes = 4,
     };
     static const uint8_t kinds[KINDS] = {REC_CLAIM, REC_RESPONSE, REC_TOMBSTONE, REC_FORGOTTEN,
-                                         REC_EVENT, REC_RETAIN,   REC_CLAIM};
-    static const uint8_t states[KINDS] = {REC_IN_PROGRESS, REC_COMPLETED, REC_COMPLETED, REC_GONE, 0, 0, REC_DECLARED};
+                                         REC_EVENT, REC_RETAIN,   REC_CLAIM,     REC_FILL};
+    static const uint8_t states[KINDS] = {
+        REC_IN_PROGRESS, REC_COMPLETED, REC_COMPLETED, REC_GONE, 0, 0, REC_DECLARED, 0};
     r.kind = kinds[i];
     r.state = states[i];
     switch (r.kind) {
@@ -69,6 +72,10 @@ static struct idem_rec a_record(unsigned i, uint64_t position)
         r.key = NULL;
         r.key_bytes = r.scope_bytes = 0;
         r.token = 3;
+        break;
+    case REC_FILL:
+        r = (struct idem_rec){.kind = REC_FILL, .flags = REC_OPTIONAL, .position = position, .more = zeros};
+        r.more_bytes = 100;
         break;
     default:
         break;
@@ -338,21 +345,33 @@ static uint64_t golden_bytes(uint8_t *out)
     return at;
 }
 
+static size_t read_golden(const char *name, uint8_t *golden, size_t room)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/format/%s", IDEM_TESTS_DIR, name);
+    FILE *file = fopen(path, "rb");
+    CHECK(file != NULL);
+    size_t got = fread(golden, 1, room, file);
+    fclose(file);
+    return got;
+}
+
 static void the_golden_file_is_still_what_is_written(void **state)
 {
     (void)state;
     uint8_t made[16384], golden[16384];
     memset(made, 0, sizeof made);
     uint64_t n = golden_bytes(made);
-    FILE *file = fopen(IDEM_TESTS_DIR "/format/wal-1.0.golden", "rb");
-    CHECK(file != NULL);
-    size_t got = fread(golden, 1, sizeof golden, file);
-    fclose(file);
-    CHECK_IS(got, n);
+    CHECK_IS(read_golden("wal-1.1.golden", golden, sizeof golden), n);
     CHECK_IS(memcmp(made, golden, n), 0);
     /* By the table, without the library: what a reader of another make would look for. */
     CHECK_BYTES(golden, 8, "idemwal1");
     CHECK_IS(get(golden, 8, 4), 1);
+    CHECK_IS(get(golden, 12, 4), 1);
+    CHECK_IS(golden[216], 2);
+    CHECK_IS(golden[217], 3);
+    CHECK_IS(get(golden, 220, 4), 50);
+    CHECK_IS(get(golden, 228, 4), 2048);
     CHECK_IS(get(golden, 64, 8), 7);
     CHECK_IS(get(golden, 72, 8), SALT);
     CHECK_IS(get(golden, 80, 8), 1 << 20);
@@ -369,6 +388,76 @@ static void the_golden_file_is_still_what_is_written(void **state)
     CHECK_BYTES(response + 80, 28, "shopkey-1meta!the bodyevents");
 }
 
+static void a_file_of_1_0_is_read_and_says_nothing_of_settings(void **state)
+{
+    (void)state;
+    uint8_t golden[16384];
+    static const struct idem_wal_settings none;
+    struct idem_file_rec f;
+    struct idem_batch_rec b;
+    size_t got = read_golden("wal-1.0.golden", golden, sizeof golden);
+    CHECK_IS(idem_file_decode(golden, &f), FORMAT_OK);
+    CHECK_IS(f.minor, 0);
+    CHECK_IS(f.group, 1001);
+    CHECK_IS(f.settings.durability_claim, none.durability_claim);
+    CHECK_IS(f.settings.flush_interval_ms + f.settings.log_wait_ms + f.settings.ring_refs, 0);
+    CHECK_IS(f.settings.file_bytes, 0);
+    uint64_t at = IDEM_WAL_HEADER_BYTES, n = 0;
+    CHECK_IS(idem_batch_decode(golden + at, SALT, f.base, got - at, &b), FORMAT_OK);
+    CHECK_IS(b.records, KINDS_1_0);
+    at += IDEM_WAL_BATCH_BYTES;
+    for (unsigned i = 0; i < KINDS_1_0; i++, at += n) {
+        uint64_t position = f.base + at - IDEM_WAL_HEADER_BYTES;
+        struct idem_rec wanted = a_record(i, position), back;
+        CHECK_IS(idem_rec_decode(golden + at, got - at, SALT, position, &back, &n), FORMAT_OK);
+        same_record(&wanted, &back);
+    }
+    CHECK_IS(at, got);
+}
+
+/* Whoever knows 1.0 alone passes over what 1.1 has: an optional kind, words that were zero. */
+static void what_1_1_adds_is_optional(void **state)
+{
+    (void)state;
+    struct idem_rec fill = a_record(KINDS_1_0, 64);
+    CHECK_IS(fill.kind, REC_FILL);
+    CHECK(fill.flags & REC_OPTIONAL);
+    struct idem_file_rec f = a_file();
+    uint8_t head[IDEM_WAL_HEADER_BYTES];
+    idem_file_encode(&f, head);
+    CHECK_IS(get(head, 16, 8), 0);
+}
+
+/* A leader's records are copied to where they will be encoded. */
+static void what_lies_in_its_place_already_is_encoded_there(void **state)
+{
+    (void)state;
+    uint8_t wanted[ROOM], bytes[ROOM];
+    struct idem_wal_salt salt;
+    idem_wal_salt(&salt, SALT);
+    for (unsigned i = 0; i < KINDS; i++) {
+        struct idem_rec r = a_record(i, 4096);
+        r.more = NULL; /* events have no place of their own */
+        r.more_bytes = 0;
+        uint64_t n = idem_rec_encode(&r, SALT, wanted);
+        memset(bytes, 0xa5, sizeof bytes);
+        uint8_t *at = bytes + IDEM_WAL_FIXED_BYTES;
+        const uint8_t **parts[] = {&r.key, &r.mark, &r.meta, &r.body};
+        uint64_t lengths[] = {r.key_bytes, r.mark_bytes, r.meta == NULL ? 0 : r.meta_bytes,
+                              r.body == NULL ? 0 : r.body_bytes};
+        for (unsigned p = 0; p < 4; p++) {
+            if (*parts[p] == NULL)
+                continue;
+            memcpy(at, *parts[p], lengths[p]);
+            *parts[p] = at;
+            at += lengths[p];
+        }
+        CHECK_IS(idem_rec_lay(&r, bytes), n);
+        CHECK_IS(idem_rec_sum(&salt, bytes), n);
+        CHECK_IS(memcmp(bytes, wanted, n), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -382,6 +471,9 @@ int main(void)
         cmocka_unit_test(of_two_records_the_later_in_the_keys_life_holds_wherever_it_lies),
         cmocka_unit_test(a_log_word_keeps_position_and_state),
         cmocka_unit_test(the_golden_file_is_still_what_is_written),
+        cmocka_unit_test(a_file_of_1_0_is_read_and_says_nothing_of_settings),
+        cmocka_unit_test(what_1_1_adds_is_optional),
+        cmocka_unit_test(what_lies_in_its_place_already_is_encoded_there),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }

@@ -62,6 +62,30 @@ static void a_reference_names_an_entry_in_a_state(void **state)
     CHECK_IS(ref_of_word(word, true), UINT64_C(0xabcd) << 48 | UINT64_C(0x12345) << 15 | 8 | 5);
 }
 
+static void what_was_superseded_says_so_in_its_cell(void **state)
+{
+    (void)state;
+    struct memory m;
+    struct idem_ring r = ring_in(&m);
+    uint64_t claim = UINT64_C(0xabcd) << 48 | UINT64_C(0x12345) << 15 | 1;
+    idem_ring_push(&r, claim ^ UINT64_C(1) << 48); /* the same unit in another life */
+    idem_ring_push(&r, claim | REF_SYNC);
+    idem_ring_push(&r, claim ^ 3); /* the same entry in another state */
+    idem_ring_push(&r, 99);
+    idem_ring_supersede(&r, claim);
+    CHECK_IS(load_relaxed(&m.cells[0]), claim ^ UINT64_C(1) << 48);
+    CHECK_IS(load_relaxed(&m.cells[1]), claim | REF_SYNC | REF_SUPERSEDED);
+    CHECK_IS(load_relaxed(&m.cells[2]), claim ^ 3);
+    CHECK_IS(load_relaxed(&m.cells[3]), 99);
+    CHECK_IS(load_relaxed(&m.cells[1]) & REF_MASK, claim);
+    r = ring_in(&m);
+    idem_ring_push(&r, claim);
+    for (uint64_t i = 0; i < RING_LOOK_BACK; i++)
+        idem_ring_push(&r, i << 15);
+    idem_ring_supersede(&r, claim); /* too far back: its entry says it */
+    CHECK_IS(load_relaxed(&m.cells[0]), claim);
+}
+
 static void a_word_is_durable_below_the_position_and_in_its_state_only(void **state)
 {
     (void)state;
@@ -168,6 +192,7 @@ int main(void)
         cmocka_unit_test(a_full_ring_refuses_and_counts),
         cmocka_unit_test(who_was_succeeded_acknowledges_nothing),
         cmocka_unit_test(a_reference_names_an_entry_in_a_state),
+        cmocka_unit_test(what_was_superseded_says_so_in_its_cell),
         cmocka_unit_test(a_word_is_durable_below_the_position_and_in_its_state_only),
         cmocka_unit_test(a_wake_is_counted_and_takes_the_flag),
         cmocka_unit_test(a_batch_wakes_those_it_can_have_served),

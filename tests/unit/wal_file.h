@@ -10,6 +10,7 @@ static inline struct idem_file_rec a_file(void)
 {
     struct idem_file_rec f = {
         .major = IDEM_WAL_MAJOR,
+        .minor = IDEM_WAL_MINOR,
         .number = 7,
         .salt = SALT,
         .base = 1 << 20,
@@ -31,6 +32,7 @@ static inline struct idem_file_rec a_file(void)
         .processes = 4,
         .lanes = 8,
         .group = 1001,
+        .settings = {2, 3, 50, 5000, 2048, UINT64_C(64) << 20},
     };
     for (unsigned i = 0; i < 16; i++) {
         f.uuid[i] = (uint8_t)i;

@@ -42,6 +42,7 @@ static inline void hand_open(struct hand_log *l, const char *dir)
     l->f.salt = 0;
     l->f.base = 0;
     l->f.bytes = LOG_FILE_BYTES;
+    l->f.settings.file_bytes = 1 << 20; /* the least: what a recovery makes */
     l->f.oldest = 1;
     l->f.ttl_ms = 86400000;
     l->f.group = 0;
