@@ -53,10 +53,12 @@ static void fill(const char *path)
 static void mount_all(const struct scene *c)
 {
     CHECK_IS(unshare(CLONE_NEWNS), 0);
+    /* A loop device takes a write of which the image's file system did only a part for a whole one: it gets pages, which are done or not. */
     CHECK_IS(run("mount --make-rprivate / && mkdir -p %s/t %s/m && mount -t tmpfs -o size=%sm none %s/t && "
-                 "truncate -s %sm %s/t/image && %s %s/t/image >/dev/null 2>&1 && mount -o loop %s/t/image %s/m",
+                 "truncate -s %sm %s/t/image && %s %s/t/image >/dev/null 2>&1 && mount -o loop %s/t/image %s/m && "
+                 "d=$(losetup -n -O NAME -j %s/t/image) && echo 4 >/sys/block/${d#/dev/}/queue/max_sectors_kb",
                  place.base, place.base, c->below_mib, place.base, c->image_mib, place.base, c->make, place.base,
-                 place.base, place.base),
+                 place.base, place.base, place.base),
              0);
 }
 
@@ -79,7 +81,8 @@ static int first_error(idem_store *s, unsigned *k)
         char text[16];
         idem_claim claim = IDEM_CLAIM_INIT;
         idem_request rq = IDEM_REQUEST_INIT;
-        static char body[150000];
+        static char body[150000]; /* no zeros: a sector of them that was lost would not be missed */
+        memset(body, 'b', sizeof body);
         rq.key = wal_key(*k, text);
         rq.durability = IDEM_DURABILITY_NONE;
         int e = idem_begin(s, &rq, &claim, NULL);
