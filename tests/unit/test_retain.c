@@ -200,6 +200,61 @@ static void somebody_else_was_faster(void **state)
     hand_close(&s.l);
 }
 
+/* A walk in slices, over nothing: slow enough that a call is one slice. */
+static unsigned walked;
+static bool walk_slowly(void *ctx, uint64_t *cursor, uint64_t cut, uint32_t budget, uint64_t *ref, uint64_t *live_bytes)
+{
+    (void)ctx;
+    (void)cut;
+    (void)live_bytes;
+    walked++;
+    *ref = 0;
+    *cursor += budget;
+    support_sleep_ms(5);
+    return true;
+}
+static void nothing_held(void *ctx)
+{
+    (void)ctx;
+}
+
+/* Every process that leads walks for itself; what it walks for may be done by another one before it has come to its end. */
+static void a_walk_that_somebody_else_has_finished_is_given_up(void **state)
+{
+    (void)state;
+    struct stage s;
+    build(&s, support_dir(), 6, never);
+    s.log.source.walk = walk_slowly;
+    s.log.source.leave = nothing_held;
+    walked = 0;
+    idem_log_want_walk(s.control);
+    CHECK_IS(idem_lead_walk(&s.lead), IDEM_OK);
+    CHECK_IS(idem_lead_walk(&s.lead), IDEM_OK); /* it goes on */
+    CHECK(s.lead.walking && s.lead.walk_cursor > 0);
+    CHECK_IS(walked, 2);
+    store_relaxed(&s.control[LOG_WALK_DONE], load_relaxed(&s.control[LOG_WALK_WANTED]));
+    CHECK_IS(idem_lead_walk(&s.lead), IDEM_OK);
+    CHECK(!s.lead.walking && !s.lead.walk_ended);
+    CHECK_IS(walked, 2);
+    /* The same for one that copies forward: its files are gone by now. */
+    CHECK_IS(step(&s), 1);
+    CHECK(s.lead.retain.cut != 0);
+    CHECK_IS(idem_lead_walk(&s.lead), IDEM_OK);
+    CHECK(s.lead.walking && s.lead.walk_cut == s.lead.retain.cut);
+    CHECK_IS(walked, 3);
+    store_relaxed(&s.control[LOG_OLDEST], 6);
+    CHECK_IS(step(&s), IDEM_OK);
+    CHECK_IS(idem_lead_walk(&s.lead), IDEM_OK);
+    CHECK(!s.lead.walking && !s.lead.walk_ended);
+    CHECK_IS(walked, 3);
+    /* But not when what is wanted anew came after what was done. */
+    idem_log_want_walk(s.control);
+    CHECK_IS(idem_lead_walk(&s.lead), IDEM_OK);
+    CHECK(s.lead.walking);
+    CHECK_IS(s.lead.walk_wanted, 2);
+    hand_close(&s.l);
+}
+
 PROMISE(what_has_expired_goes_after_it_was_said, "retain.unexpired", "retain.unsaid", NULL)
 PROMISE(only_a_prefix_goes, "retain.unexpired", NULL)
 PROMISE(what_lives_is_written_anew_first, "retain.unwalked", NULL)
@@ -214,6 +269,7 @@ int main(void)
         cmocka_unit_test(few_files_or_many_lives_are_left_alone),
         cmocka_unit_test(test_a_relay_keeps_what_it_reads),
         cmocka_unit_test(somebody_else_was_faster),
+        cmocka_unit_test(a_walk_that_somebody_else_has_finished_is_given_up),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }

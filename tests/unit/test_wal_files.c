@@ -256,12 +256,52 @@ static void an_id_that_cannot_be_written_or_synced_says_so(void **state)
     idem_log_dir_close(&d);
 }
 
+static int count_tmp(void *ctx, const char *name)
+{
+    unsigned *n = ctx;
+    *n += strstr(name, ".tmp") != NULL;
+    return 0;
+}
+
+/* A full disk has no room for what failed makers leave: nobody may come by to clear it. */
+static void a_file_that_could_not_be_made_leaves_nothing(void **state)
+{
+    (void)state;
+    unsigned failed = 0;
+    struct idem_log_dir d;
+    CHECK_IS(begin_log(support_dir(), &d), IDEM_OK);
+    for (unsigned at = 1; at < 30; at++) {
+        struct idem_file_rec f = a_file();
+        int fd = -1;
+        unsigned left = 0;
+        fail_nth(at, ENOSPC);
+        int e = idem_log_file_make(&d, &f, &fd);
+        bool made = e == IDEM_OK;
+        if (made)
+            e = idem_log_file_publish(&d, &f, fd);
+        bool reached = calls >= fail_at;
+        idem_io = &idem_io_system;
+        if (made)
+            close(fd);
+        CHECK_IS(idem_io->list(d.fd, count_tmp, &left), 0);
+        CHECK_IS(left, 0);
+        if (!reached)
+            break;
+        CHECK_IS(e, IDEM_E_LOG_SPACE);
+        failed++;
+        idem_log_file_delete(&d, f.number); /* its name is there if the directory's sync failed */
+    }
+    CHECK(failed >= 4 && failed < 29); /* created, given space, written, synced ... */
+    idem_log_dir_close(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(a_log_is_begun_and_found_again, fresh_io),
         cmocka_unit_test_setup(a_writer_that_slept_while_the_log_was_taken_over_changes_nothing, fresh_io),
         cmocka_unit_test_setup(what_dead_makers_leave_is_removed, fresh_io),
+        cmocka_unit_test_setup(a_file_that_could_not_be_made_leaves_nothing, fresh_io),
         cmocka_unit_test_setup(a_torn_id_sector_leaves_the_other_one, fresh_io),
         cmocka_unit_test_setup(a_file_that_was_cut_or_renamed_is_refused_in_words, fresh_io),
         cmocka_unit_test_setup(an_id_that_cannot_be_written_or_synced_says_so, fresh_io),
