@@ -1,15 +1,10 @@
 /*
- * log.c - what a log costs.
+ * log.c - see log.h.
  *
- *   log async RATE SECONDS [DIR]    one thread claims and completes RATE new keys a second, in turns of a quarter second in a store without a log and in
- *                             one whose log is async; nanoseconds of CPU per key for all threads of the process (the flusher is one), their
- *                             ratio, and what was queued at the end. A rate that the disk can't follow measures full queues and walks.
- *   log sync WORKERS SECONDS [DIR]  that many processes make sync claims, against a control of the same shape: a leader's byte, one futex,
- *                             the same bytes written into space of the same kind, one fdatasync for all who wait. The workers live through all turns, which alternate; the first
- *                             ones are not counted (SECONDS are of those that are).
- *
- * Stores lie in /dev/shm, logs in DIR (default: the current directory). If we die here: both are left, named bench-log-PID.
+ * Stores lie in /dev/shm, logs in the given directory. If we die here: both are left, named bench-log-PID.
  */
+#include "log.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -28,10 +23,12 @@
 #include "idem.h"
 
 #define TURN_NS     INT64_C(250000000)
+#define WARM_NS     INT64_C(5000000000) /* more than a key's life: answers expire, regions are used again */
 #define BODY_BYTES  128u
 #define MAX_WORKERS 64
 #define TURNS       20 /* of each */
 #define WARM_TURNS  5  /* before those: a worker's page tables, the log's second file */
+#define COUNT_KEYS  2000u
 
 static int64_t clock_ns(clockid_t clock)
 {
@@ -42,8 +39,25 @@ static int64_t clock_ns(clockid_t clock)
 
 static void die(const char *what)
 {
-    fprintf(stderr, "log: %s: %s\n", what, idem_error_detail());
-    exit(1);
+    fprintf(stderr, "bench: log: %s: %s\n", what, idem_error_detail());
+    exit(2);
+}
+
+static void name_all(const char *disk, char plain[PATH_MAX], char logged[PATH_MAX], char wal[PATH_MAX])
+{
+    snprintf(plain, PATH_MAX, "/dev/shm/bench-log-%ld-plain", (long)getpid());
+    snprintf(logged, PATH_MAX, "/dev/shm/bench-log-%ld", (long)getpid());
+    if ((size_t)snprintf(wal, PATH_MAX, "%s/bench-log-%ld", disk, (long)getpid()) > PATH_MAX - 64)
+        die(disk);
+}
+
+/* What idem_destroy() leaves of a log: whose it was. */
+static void remove_log(const char *wal)
+{
+    char id[PATH_MAX + 8];
+    snprintf(id, sizeof id, "%s/id", wal);
+    unlink(id);
+    rmdir(wal);
 }
 
 static idem_store *make_store(const char *dir, const char *wal, unsigned claim, unsigned complete, uint64_t keys)
@@ -69,10 +83,9 @@ static idem_store *make_store(const char *dir, const char *wal, unsigned claim, 
 /* ------------------------------------------------------------------ async */
 
 struct side {
-    const char *name;
     idem_store *store;
     uint64_t n, keys;
-    int64_t cpu_ns, wall_ns;
+    int64_t cpu_ns;
 };
 
 static void turn(struct side *s, uint64_t rate)
@@ -103,44 +116,53 @@ static void turn(struct side *s, uint64_t rate)
     /* What the flusher still has to do for this turn is done in it. */
     if (idem_sync(s->store, 0) != IDEM_OK)
         die("sync");
-    s->wall_ns += clock_ns(CLOCK_MONOTONIC) - from;
     s->cpu_ns += clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
 }
 
-static int async(uint64_t rate, int64_t seconds, const char *dir, const char *wal)
+/* A store's figures depend by some 7 % on which memory it got: so fresh stores each round, made in turns in either order. */
+void log_async(const char *disk, uint64_t rate, unsigned rounds, unsigned seconds, struct log_async_cost *out)
 {
-    char plain[PATH_MAX], logged[PATH_MAX];
-    snprintf(plain, sizeof plain, "%s-plain", dir);
-    snprintf(logged, sizeof logged, "%s-async", dir);
-    struct side a = {"without", make_store(plain, NULL, 0, 0, 4000000), 0, 0, 0, 0};
-    struct side b = {"async", make_store(logged, wal, IDEM_DURABILITY_ASYNC, IDEM_DURABILITY_ASYNC, 4000000), 0, 0, 0,
-                     0};
-    int64_t end = clock_ns(CLOCK_MONOTONIC) + seconds * 1000000000;
-    turn(&a, rate);
-    turn(&b, rate);
-    a.keys = b.keys = 0;
-    a.cpu_ns = b.cpu_ns = a.wall_ns = b.wall_ns = 0;
-    while (clock_ns(CLOCK_MONOTONIC) < end) {
-        turn(&a, rate);
-        turn(&b, rate);
+    char plain[PATH_MAX], logged[PATH_MAX], wal[PATH_MAX];
+    name_all(disk, plain, logged, wal);
+    memset(out, 0, sizeof *out);
+    out->least = 1e9;
+    for (unsigned round = 0; round < rounds; round++) {
+        struct side a = {.store = NULL}, b = {.store = NULL};
+        for (unsigned i = 0; i < 2; i++)
+            if ((round + i) % 2 == 0)
+                a.store = make_store(plain, NULL, 0, 0, 4000000);
+            else
+                b.store = make_store(logged, wal, IDEM_DURABILITY_ASYNC, IDEM_DURABILITY_ASYNC, 4000000);
+        int64_t end = clock_ns(CLOCK_MONOTONIC) + WARM_NS;
+        while (clock_ns(CLOCK_MONOTONIC) < end) {
+            turn(&a, rate);
+            turn(&b, rate);
+        }
+        a.keys = b.keys = 0;
+        a.cpu_ns = b.cpu_ns = 0;
+        end = clock_ns(CLOCK_MONOTONIC) + (int64_t)seconds * 1000000000;
+        while (clock_ns(CLOCK_MONOTONIC) < end) {
+            turn(&a, rate);
+            turn(&b, rate);
+        }
+        idem_stats_data st = {.size = sizeof st};
+        if (idem_stats(b.store, &st) != IDEM_OK)
+            die("stats");
+        double without = (double)a.cpu_ns / (double)a.keys, with = (double)b.cpu_ns / (double)b.keys;
+        out->ns_without += without / rounds;
+        out->ns_with += with / rounds;
+        if (with / without < out->least)
+            out->least = with / without;
+        if (with / without > out->most)
+            out->most = with / without;
+        out->queued += st.log.queued;
+        out->walks += st.log.walks;
+        idem_close(a.store);
+        idem_close(b.store);
+        idem_destroy(plain);
+        idem_destroy(logged);
+        remove_log(wal);
     }
-    idem_stats_data st = {.size = sizeof st};
-    if (idem_stats(b.store, &st) != IDEM_OK)
-        die("stats");
-    for (struct side *s = &a; s != NULL; s = s == &a ? &b : NULL)
-        printf("%-8s %10llu keys  %7.1f ns CPU a key  %7.1f ns\n", s->name, (unsigned long long)s->keys,
-               (double)s->cpu_ns / (double)s->keys, (double)s->wall_ns / (double)s->keys);
-    printf("ratio    CPU %.3f  wall %.3f\n", ((double)b.cpu_ns / (double)b.keys) / ((double)a.cpu_ns / (double)a.keys),
-           ((double)b.wall_ns / (double)b.keys) / ((double)a.wall_ns / (double)a.keys));
-    printf("queued %llu, overflows %llu, walks %llu, batches %llu, records %llu, bytes a key %.1f\n",
-           (unsigned long long)st.log.queued, (unsigned long long)st.log.overflows, (unsigned long long)st.log.walks,
-           (unsigned long long)st.log.batches, (unsigned long long)st.log.records,
-           (double)st.log.durable / (double)b.n);
-    idem_close(a.store);
-    idem_close(b.store);
-    idem_destroy(plain);
-    idem_destroy(logged);
-    return 0;
 }
 
 /* ------------------------------------------------------------------ sync */
@@ -243,12 +265,13 @@ static int by_size(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static int sync_claims(int workers, int64_t seconds, const char *dir, const char *wal)
+void log_sync(const char *disk, int workers, unsigned seconds, struct log_sync_rate *out)
 {
-    char control[PATH_MAX + 64];
+    char plain[PATH_MAX], dir[PATH_MAX], wal[PATH_MAX], control[PATH_MAX + 64];
+    name_all(disk, plain, dir, wal);
     struct shared *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     uint64_t bytes = 192;                          /* a claim of such a key, and a batch's header */
-    uint64_t room = (uint64_t)(seconds + 8) << 25; /* not written before, as the log's: else a sync is cheaper */
+    uint64_t room = ((uint64_t)seconds + 8) << 25; /* not written before, as the log's: else a sync is cheaper */
     snprintf(control, sizeof control, "%s-control", wal);
     int fd = open(control, O_RDWR | O_CREAT, 0600), status;
     if (m == MAP_FAILED || fd < 0 || posix_fallocate(fd, 0, (off_t)room) != 0 || fsync(fd) != 0)
@@ -265,7 +288,7 @@ static int sync_claims(int workers, int64_t seconds, const char *dir, const char
         usleep(1000);
     struct sum ours = {0, 0}, theirs = {0, 0};
     double ratios[TURNS];
-    int64_t part = seconds * 1000000000 / TURNS / 2;
+    int64_t part = (int64_t)seconds * 1000000000 / TURNS / 2;
     uint32_t number = 0;
     for (int i = -WARM_TURNS; i < TURNS; i++) {
         struct sum a = one_turn(m, workers, ++number, TURN_CONTROL, part);
@@ -282,41 +305,49 @@ static int sync_claims(int workers, int64_t seconds, const char *dir, const char
             exit(1);
     double each = (double)(TURNS * part) / 1e9;
     qsort(ratios, TURNS, sizeof *ratios, by_size);
-    printf("%2d workers  control %8.0f/s  sync claims %8.0f/s  ratio %.3f, median of turns %.3f\n", workers,
-           (double)theirs.claims / each, (double)ours.claims / each, (double)ours.claims / (double)theirs.claims,
-           (ratios[TURNS / 2 - 1] + ratios[TURNS / 2]) / 2);
-    printf("            CPU a claim: control %.1f us, sync claims %.1f us\n",
-           (double)theirs.cpu_ns / 1000 / (double)theirs.claims, (double)ours.cpu_ns / 1000 / (double)ours.claims);
+    out->control = (double)theirs.claims / each;
+    out->claims = (double)ours.claims / each;
+    out->ratio = (double)ours.claims / (double)theirs.claims;
+    out->least = ratios[TURNS / 10];
+    out->most = ratios[TURNS - 1 - TURNS / 10];
+    out->control_us = (double)theirs.cpu_ns / 1000 / (double)theirs.claims;
+    out->claims_us = (double)ours.cpu_ns / 1000 / (double)ours.claims;
     idem_close(s);
     idem_destroy(dir);
     unlink(control);
     close(fd);
-    return 0;
+    munmap(m, sizeof *m);
+    remove_log(wal);
 }
 
-int main(int argc, char **argv)
+/* ------------------------------------------------------------------ bytes */
+
+double log_bytes_a_key(const char *disk, bool claims, unsigned *key_and_response)
 {
-    char here[PATH_MAX], dir[64], wal[PATH_MAX + 40];
-    bool sync = argc >= 4 && strcmp(argv[1], "sync") == 0;
-    if (!sync && (argc < 4 || strcmp(argv[1], "async") != 0)) {
-        fprintf(stderr, "usage: log async RATE SECONDS [DIR] | log sync WORKERS SECONDS [DIR]\n");
-        return 2;
+    static char body[BODY_BYTES];
+    char plain[PATH_MAX], dir[PATH_MAX], wal[PATH_MAX], key[40];
+    idem_stats_data before = {.size = sizeof before}, after = {.size = sizeof after};
+    name_all(disk, plain, dir, wal);
+    idem_store *s =
+        make_store(dir, wal, claims ? IDEM_DURABILITY_SYNC : IDEM_DURABILITY_NONE, IDEM_DURABILITY_SYNC, 100000);
+    if (idem_sync(s, 0) != IDEM_OK || idem_stats(s, &before) != IDEM_OK)
+        die("stats");
+    idem_request rq = IDEM_REQUEST_INIT;
+    idem_response rs = IDEM_RESPONSE_INIT;
+    rs.body = body;
+    rs.body_bytes = sizeof body;
+    rq.key.key = key;
+    for (unsigned i = 0; i < COUNT_KEYS; i++) {
+        idem_claim c;
+        rq.key.key_bytes = (size_t)snprintf(key, sizeof key, "key-%020u-of-a-bench", i);
+        if (idem_begin(s, &rq, &c, NULL) != IDEM_CLAIMED || idem_complete(s, &c, &rs) < 0)
+            die("begin and complete");
     }
-    const char *base = argc > 4 ? argv[4] : ".";
-    if (realpath(base, here) == NULL) {
-        perror(base);
-        return 2;
-    }
-    snprintf(dir, sizeof dir, "/dev/shm/bench-log-%ld", (long)getpid());
-    snprintf(wal, sizeof wal, "%s/bench-log-%ld", here, (long)getpid());
-    int workers = atoi(argv[2]);
-    int64_t seconds = atoll(argv[3]);
-    if (workers < 1 || (sync && workers > MAX_WORKERS) || seconds < 1)
-        return 2;
-    int e = sync ? sync_claims(workers, seconds, dir, wal) : async((uint64_t)workers, seconds, dir, wal);
-    char id[PATH_MAX + 64];
-    snprintf(id, sizeof id, "%s/id", wal);
-    unlink(id);
-    rmdir(wal);
-    return e;
+    if (idem_stats(s, &after) != IDEM_OK)
+        die("stats");
+    idem_close(s);
+    idem_destroy(dir);
+    remove_log(wal);
+    *key_and_response = (unsigned)rq.key.key_bytes + BODY_BYTES;
+    return (double)(after.log.durable - before.log.durable) / COUNT_KEYS;
 }

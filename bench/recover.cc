@@ -1,12 +1,9 @@
 /*
- * recover.cc - how fast a store comes back from its log: records and bytes a second of processor time, beside a floor.
+ * recover.cc - see recover.h.
  *
- * The floor reads the same files in the same steps, checks each record's bytes with the same hash, and writes as many bytes as the store has into
- * fresh memory of the same file system: what no recovery can do without. Both are timed in processor time, as others use this machine, too.
- *
- *   idem_bench_recover [--benchmark_...]     IDEM_BENCH_RECOVER_KEYS, default 300000; the log lies in IDEM_BENCH_DIR, default /dev/shm
+ * If we die here: store and log are left, named idem-bench-recover-PID in /dev/shm; bench/run removes nothing there.
  */
-#include <benchmark/benchmark.h>
+#include "recover.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -28,14 +25,16 @@
 namespace
 {
 std::string base, store_dir, log_dir;
-uint64_t store_bytes, log_records, log_bytes;
+uint64_t store_bytes, log_bytes;
+volatile uint64_t unused;
 constexpr size_t kBody = 100;
-constexpr size_t kRecord = 192; /* of such an answer, with a key of 16 bytes */
+constexpr uint64_t kAtOnce = 20000; /* keys between two syncs */
+constexpr size_t kRecord = 192;     /* of such an answer, with a key of 16 bytes */
 
 [[noreturn]] void fail(const char *what)
 {
-    fprintf(stderr, "idem_bench_recover: %s: %s\n", what, idem_error_detail());
-    exit(1);
+    fprintf(stderr, "bench: recover: %s: %s\n", what, idem_error_detail());
+    exit(2);
 }
 
 double cpu_seconds()
@@ -58,7 +57,8 @@ void remove_dir(const std::string &dir)
     rmdir(dir.c_str());
 }
 
-void write_log(uint64_t keys)
+/* all: each key has its claim and a mark in the log, too. */
+void write_log(uint64_t keys, bool all)
 {
     idem_options o = IDEM_OPTIONS_INIT;
     o.flags = IDEM_OPEN_CREATE | IDEM_OPEN_EXCLUSIVE;
@@ -75,19 +75,37 @@ void write_log(uint64_t keys)
         fail("open");
     char body[kBody], key[32];
     memset(body, 'x', sizeof body);
-    for (uint64_t i = 0; i < keys; i++) {
-        idem_request rq = IDEM_REQUEST_INIT;
-        idem_response rs = IDEM_RESPONSE_INIT;
-        idem_claim claim;
-        snprintf(key, sizeof key, "key-%012llu", static_cast<unsigned long long>(i));
-        rq.key.key = key;
-        rq.key.key_bytes = strlen(key);
-        rs.body = body;
-        rs.body_bytes = sizeof body;
-        if (idem_begin(store, &rq, &claim, nullptr) != IDEM_CLAIMED || idem_complete(store, &claim, &rs) != IDEM_OK)
-            fail("claim and complete");
-        if (i % 20000 == 19999 && idem_sync(store, 0) != IDEM_OK)
+    std::vector<idem_claim> claims(kAtOnce);
+    auto sync = [&] {
+        if (idem_sync(store, 0) != IDEM_OK)
             fail("sync");
+    };
+    for (uint64_t from = 0; from < keys; from += kAtOnce) {
+        uint64_t n = keys - from < kAtOnce ? keys - from : kAtOnce;
+        for (uint64_t i = 0; i < n; i++) {
+            idem_request rq = IDEM_REQUEST_INIT;
+            snprintf(key, sizeof key, "key-%012llu", static_cast<unsigned long long>(from + i));
+            rq.key.key = key;
+            rq.key.key_bytes = strlen(key);
+            claims[i] = IDEM_CLAIM_INIT;
+            if (idem_begin(store, &rq, &claims[i], nullptr) != IDEM_CLAIMED)
+                fail("claim");
+        }
+        if (all) /* what was not written before it is over is never written */
+            sync();
+        for (uint64_t i = 0; all && i < n; i++)
+            if (idem_mark(store, &claims[i], "charge ch_12345678", 18) != IDEM_OK)
+                fail("mark");
+        if (all)
+            sync();
+        for (uint64_t i = 0; i < n; i++) {
+            idem_response rs = IDEM_RESPONSE_INIT;
+            rs.body = body;
+            rs.body_bytes = sizeof body;
+            if (idem_complete(store, &claims[i], &rs) != IDEM_OK)
+                fail("complete");
+        }
+        sync();
     }
     idem_stats_data stats;
     memset(&stats, 0, sizeof stats);
@@ -98,62 +116,52 @@ void write_log(uint64_t keys)
     idem_close(store);
 }
 
-void recover(benchmark::State &state)
+double recover_once(recovery_rate *out)
 {
-    uint64_t records = 0, bytes = 0;
-    for (auto _ : state) {
-        remove_dir(store_dir);
-        idem_recovery r = IDEM_RECOVERY_INIT;
-        r.dir = store_dir.c_str();
-        r.wal_dir = log_dir.c_str();
-        double began = cpu_seconds();
-        if (idem_recover(&r) != IDEM_OK)
-            fail("recover");
-        state.SetIterationTime(cpu_seconds() - began);
-        records += r.records;
-        bytes += r.bytes;
-        log_records = r.records;
-        log_bytes = r.bytes;
-    }
-    state.counters["records/s"] = benchmark::Counter(static_cast<double>(records), benchmark::Counter::kIsRate);
-    state.counters["bytes/s"] = benchmark::Counter(static_cast<double>(bytes), benchmark::Counter::kIsRate);
+    remove_dir(store_dir);
+    idem_recovery r = IDEM_RECOVERY_INIT;
+    r.dir = store_dir.c_str();
+    r.wal_dir = log_dir.c_str();
+    double began = cpu_seconds();
+    if (idem_recover(&r) != IDEM_OK)
+        fail("recover");
+    double took = cpu_seconds() - began;
+    out->records = r.records;
+    out->bytes = log_bytes = r.bytes;
+    return took;
 }
 
-void floor_of_it(benchmark::State &state)
+double floor_once()
 {
     std::vector<char> window(4 << 20);
-    for (auto _ : state) {
-        double began = cpu_seconds();
-        uint64_t sum = 0, left = log_bytes;
-        DIR *d = opendir(log_dir.c_str());
-        while (struct dirent *e = d != nullptr ? readdir(d) : nullptr) {
-            int fd = strncmp(e->d_name, "wal-", 4) == 0 ? openat(dirfd(d), e->d_name, O_RDONLY) : -1;
-            ssize_t n;
-            while (fd >= 0 && left > 0 && (n = read(fd, window.data(), window.size())) > 0) {
-                left -= static_cast<uint64_t>(n) < left ? static_cast<uint64_t>(n) : left;
-                for (ssize_t at = 0; at + static_cast<ssize_t>(kRecord) <= n; at += kRecord)
-                    sum += XXH3_64bits(window.data() + at, kRecord);
-            }
-            if (fd >= 0)
-                close(fd);
+    double began = cpu_seconds();
+    uint64_t sum = 0, left = log_bytes;
+    DIR *d = opendir(log_dir.c_str());
+    while (struct dirent *e = d != nullptr ? readdir(d) : nullptr) {
+        int fd = strncmp(e->d_name, "wal-", 4) == 0 ? openat(dirfd(d), e->d_name, O_RDONLY) : -1;
+        ssize_t n;
+        while (fd >= 0 && left > 0 && (n = read(fd, window.data(), window.size())) > 0) {
+            left -= static_cast<uint64_t>(n) < left ? static_cast<uint64_t>(n) : left;
+            for (ssize_t at = 0; at + static_cast<ssize_t>(kRecord) <= n; at += kRecord)
+                sum += XXH3_64bits(window.data() + at, kRecord);
         }
-        closedir(d);
-        benchmark::DoNotOptimize(sum);
-        std::string file = base + "/floor";
-        int fd = open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
-        if (fd < 0 || ftruncate(fd, static_cast<off_t>(store_bytes)) != 0)
-            fail("floor");
-        void *map = mmap(nullptr, store_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (map == MAP_FAILED)
-            fail("floor");
-        memset(map, 1, store_bytes);
-        munmap(map, store_bytes);
-        close(fd);
-        unlink(file.c_str());
-        state.SetIterationTime(cpu_seconds() - began);
+        if (fd >= 0)
+            close(fd);
     }
-    state.counters["records/s"] = benchmark::Counter(
-        static_cast<double>(log_records) * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+    closedir(d);
+    unused = sum;
+    std::string file = base + "/floor";
+    int fd = open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0 || ftruncate(fd, static_cast<off_t>(store_bytes)) != 0)
+        fail("floor");
+    void *map = mmap(nullptr, store_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED)
+        fail("floor");
+    memset(map, 1, store_bytes);
+    munmap(map, store_bytes);
+    close(fd);
+    unlink(file.c_str());
+    return cpu_seconds() - began;
 }
 
 void clean_up()
@@ -164,23 +172,23 @@ void clean_up()
 }
 } // namespace
 
-int main(int argc, char **argv)
+recovery_rate recover_rate(bool all, uint64_t keys, unsigned rounds)
 {
-    const char *dir = getenv("IDEM_BENCH_DIR"), *keys = getenv("IDEM_BENCH_RECOVER_KEYS");
-    std::string name = std::string(dir != nullptr ? dir : "/dev/shm") + "/idem-bench-XXXXXX";
-    if (mkdtemp(&name[0]) == nullptr) {
-        perror("idem_bench_recover: mkdtemp");
-        return 1;
-    }
-    base = name;
-    std::string memory = "/dev/shm/idem-bench-recover-" + std::to_string(getpid());
-    store_dir = memory;
+    recovery_rate out = {};
+    base = "/dev/shm/idem-bench-recover-" + std::to_string(getpid());
+    store_dir = base + "/store";
     log_dir = base + "/log";
-    atexit(clean_up);
-    write_log(keys != nullptr ? strtoull(keys, nullptr, 10) : 300000);
-    benchmark::RegisterBenchmark("recover", recover)->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(5);
-    benchmark::RegisterBenchmark("floor", floor_of_it)->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(5);
-    benchmark::Initialize(&argc, argv);
-    benchmark::RunSpecifiedBenchmarks();
-    return 0;
+    if (mkdir(base.c_str(), 0700) != 0)
+        fail("mkdir");
+    write_log(keys, all);
+    for (unsigned i = 0; i < rounds; i++) {
+        double took = recover_once(&out), floor = floor_once();
+        double rate = static_cast<double>(out.records) / took;
+        out.per_second += rate / rounds;
+        out.best = rate > out.best ? rate : out.best;
+        out.bytes_per_second += static_cast<double>(out.bytes) / took / rounds;
+        out.floor += took / floor / rounds;
+    }
+    clean_up();
+    return out;
 }
