@@ -26,6 +26,7 @@
 #define FILE_USUAL   (UINT64_C(64) << 20)
 #define LARGER_TRIES 4u
 #define AWAY_MOST_MS (INT64_C(30) * 86400000)
+#define CEILING_MS   60000 /* as a leader's */
 #define FLUSH_MS     50u
 #define LOG_WAIT_MS  5000u
 #define RING_REFS    2048u
@@ -183,7 +184,14 @@ static int set_time(struct rebuild *b)
     b->as.store_ms = last->store_ms + (IDEM_FAULT("recover.time") ? 0 : away_ms);
     b->as.wall_ms = now;
     b->again.now_ms = b->as.store_ms;
-    b->again.floor_ms = last->ceiling_ms;
+    /* Tokens up to the ceiling may have been given out; so may those from the floor on, before anybody has written a batch: the file that the store
+       begins with promises them. */
+    b->again.floor_ms = last->ceiling_ms + (IDEM_FAULT("recover.floor") ? 0 : 1);
+    b->as.ceiling_ms = b->as.store_ms + CEILING_MS;
+    if (b->as.ceiling_ms < b->again.floor_ms)
+        b->as.ceiling_ms = b->again.floor_ms;
+    if (IDEM_FAULT("recover.ceiling"))
+        b->as.ceiling_ms = last->ceiling_ms;
     return IDEM_OK;
 }
 

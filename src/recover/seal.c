@@ -140,7 +140,7 @@ static int fill_header(struct seal *w, bool all, uint64_t record_bytes)
     f->epoch = 0;
     f->store_ms = w->as->store_ms;
     f->wall_ms = w->as->wall_ms;
-    f->ceiling_ms = w->s->last.ceiling_ms;
+    f->ceiling_ms = w->as->ceiling_ms;
     f->prev_expiry_ms = w->s->newest_expiry_ms;
     f->settings = w->as->settings;
     f->bytes = w->as->settings.file_bytes;

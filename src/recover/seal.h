@@ -17,6 +17,7 @@
 struct idem_seal_as {
     uint8_t instance[16];
     int64_t store_ms, wall_ms;         /* now */
+    int64_t ceiling_ms;                /* of the tokens that the store may give out before it has written anything */
     struct idem_wal_settings settings; /* of the store that is made; file_bytes are more if the records need it */
 };
 struct idem_sealed {
