@@ -100,6 +100,11 @@ not_in_wal_pml=(
     log.waits log.woken                       # nobody waits there
 )
 
+# The same of recover.pml.
+not_in_recover_pml=(
+    recover.put_aside # salvage, which keeps what it can
+)
+
 # Labels that look like crash points are crash points of the code, and each point of the log is a label of its model.
 labels() {
     local here=$1 label point missing=""
@@ -108,15 +113,16 @@ labels() {
     for label in $(grep -hoE '^[a-z]+_[a-z_]+:' "$here"/*.pml | tr -d : | grep -v '^end_' | sort -u); do
         tr . _ <"$scratch/points" | grep -qxF "$label" || missing+="$label "
     done
-    for point in "${not_in_wal_pml[@]}"; do
+    for point in "${not_in_wal_pml[@]}" "${not_in_recover_pml[@]}"; do
         grep -qxF "$point" "$scratch/points" || missing+="$point (an exception) "
     done
-    for point in $(grep -E '^(log|retain)\.' "$scratch/points"); do
-        label="^${point//./_}:"
-        if [[ " ${not_in_wal_pml[*]} " == *" $point "* ]]; then
-            if grep -q "$label" "$here/wal.pml"; then missing+="$point (no exception) "; fi
-        elif ! grep -q "$label" "$here/wal.pml"; then
-            missing+="$point (not in wal.pml) "
+    for point in $(grep -E '^(log|retain|recover)\.' "$scratch/points"); do
+        local model=wal label="^${point//./_}:"
+        if [[ $point == recover.* ]]; then model=recover; fi
+        if [[ " ${not_in_wal_pml[*]} ${not_in_recover_pml[*]} " == *" $point "* ]]; then
+            if grep -q "$label" "$here/$model.pml"; then missing+="$point (no exception) "; fi
+        elif ! grep -q "$label" "$here/$model.pml"; then
+            missing+="$point (not in $model.pml) "
         fi
     done
     echo "$missing"
@@ -130,6 +136,7 @@ names() {
         $((${#said} > 0)) "$said"
     mkdir -p "$scratch/tree/src" "$scratch/tree/tests/model"
     sed 's/^log_noted:/log_notified:/' "$here/wal.pml" >"$scratch/tree/tests/model/wal.pml"
+    cp "$here/recover.pml" "$scratch/tree/tests/model/"
     cat "$here"/../../src/*/*.c | grep IDEM_POINT >"$scratch/tree/src/all.c"
     said=$(labels "$scratch/tree/tests/model")
     [[ $said == "log_notified log.noted (not in wal.pml) " ]]
@@ -139,7 +146,7 @@ names() {
 # Every rule that a model names is one that is tried.
 rules() {
     local model rule missing=""
-    for model in claim region liveness rescue wal wake; do
+    for model in claim region liveness rescue wal wake recover; do
         while read -r rule; do
             grep -qE "^refuted $model $rule( |$)" "${BASH_SOURCE[0]}" || missing+="$model:$rule "
         done < <(grep -oE 'DROPPED\([A-Z_0-9]+\)' "$here/$model.pml" | sed -E 's/.*\((.*)\)/\1/' | sort -u)
@@ -258,6 +265,19 @@ refuted wake PASS_ON
 refuted wake COUNT_THEN_BYTE
 refuted wake FLAG_THEN_COUNT
 refuted wake COUNT_AGAIN
+
+build recover recover
+export CRASHES=2 DEATHS=1 FAILURES=1
+holds recover 240000 "the machine dies twice, a recovery once; the old leader writes on, a sync fails"
+refuted recover OWN_FIRST
+refuted recover OURS_AFTER_SYNC
+refuted recover TAIL_COPIED
+refuted recover PREV_END_PROVEN
+refuted recover SYNC_FIRST
+refuted recover DIRECTORY_SYNC
+refuted recover NAMES_FIRST
+refuted recover FLOOR_ABOVE
+refuted recover CEILING_FIRST
 
 if ((long)); then
     COLLAPSE=1 memory_mib=6000 limit_s=3000
