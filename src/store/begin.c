@@ -302,8 +302,10 @@ static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_f
         int r = idem_reply_answer(ctx->v, f, now_ms, reply, room);
         if (r == IDEM_OK)
             r = idem_durable_answer(ctx, f, false);
-        if (r == IDEM_OK && ctx->ticket != 0 && (ask->flags & IDEM_NO_WAIT))
+        if (r == IDEM_OK && ctx->ticket != 0 && (ask->flags & IDEM_NO_WAIT)) {
+            idem_push_hurry(ctx->v); /* who waits writes it himself; here nobody does */
             return being_written(f, now_ms, reply);
+        }
         return r == IDEM_OK ? IDEM_REPLAY : r == 1 ? AGAIN : r;
     }
     case WORD_ABANDONED:

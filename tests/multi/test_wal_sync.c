@@ -330,9 +330,9 @@ static void who_can_not_wait_for_the_disk_is_told_so(void **state)
     idem_store *s = support_open(p.dir, &o);
     CHECK_IS(begin_no_wait(s, "k"), IDEM_IN_PROGRESS);
     CHECK_IS(on_disk(&p, "k").completed, 0);
-    CHECK_IS(begin_no_wait(s, "another"), IDEM_CLAIMED);
-    CHECK_IS(idem_sync(s, 0), IDEM_OK);
+    CHECK(idem_maintain(s, 0) >= 0); /* it was asked for: now, not when a patrol finds it a second later */
     CHECK_IS(on_disk(&p, "k").completed, 1);
+    CHECK_IS(begin_no_wait(s, "another"), IDEM_CLAIMED);
     CHECK_IS(begin_no_wait(s, "k"), IDEM_REPLAY);
     idem_close(s);
     support_remove(p.wal);
