@@ -128,7 +128,7 @@ static void a_request_past_its_bounds_is_invalid(void **state)
     BAD(rq.size = 0);
     BAD(rq.size = sizeof rq - 1);
     BAD(rq.size = sizeof rq + 1);
-    BAD(rq.flags = 4);
+    BAD(rq.flags = IDEM_NO_WAIT << 1);
     BAD(rq.flags = 1u << 31);
     BAD(rq.durability = IDEM_DURABILITY_SYNC);
     BAD(rq.lease_ms = -1);
