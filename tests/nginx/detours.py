@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 
+from support import server
 from support.checks import same, true
 from support.client import Client, ask, replayed
 from support.h2peer import H2Client
@@ -228,7 +229,7 @@ def signaller():
     with open(scene.nginx.conf) as old, open(conf, "w") as new:
         text = old.read().replace(f"{scene.shm}/z ", f"{scene.shm}/never-made ").replace(f"{scene.shm}/disk keys=2000", f"{scene.shm}/disk keys=3000")
         new.write(text.replace(f"pid {scene.dir}", f"pid {scene.dir}/nowhere"))
-    done = subprocess.run(["/usr/sbin/nginx", "-s", "stop", "-c", conf], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([server.BINARY, "-s", "stop", "-c", conf], capture_output=True, text=True, timeout=30)
     true("invalid PID" in done.stderr or "nowhere" in done.stderr, f"it looks for the process: {done.stderr}")
     true("is a store for" not in done.stderr, f"nginx -s says {done.stderr}")
     true(not os.path.exists(f"{scene.shm}/never-made"), "no store was made")
