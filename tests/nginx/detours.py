@@ -47,16 +47,6 @@ scene = Scene(before=write_files, http="""
 """, expected=[r"invalid URL prefix", r"secret\" failed \(13"])
 
 
-def pair(at, script_first, script_second):
-    """Two routes that one request may reach, one after the other: names that end in -first and -second."""
-    first, second = scene.route(script_first), scene.route(script_second)
-    base = first.name
-    for route, end in ((first, "-first"), (second, "-second")):
-        route.name = base + end
-        scene.routes.add(route)
-    return first, second
-
-
 @scene.check("a proxy_pass that comes to nothing is a 500, not a worker's end; nothing was sent, so the key is free")
 def nowhere():
     workers = set(scene.nginx.workers())
@@ -98,7 +88,7 @@ def too_large_named():
 @scene.check("one upstream took it and died, the next says no: nobody knows, so it is held")
 def no_from_the_second():
     for status in (503, 500, 429, 403):
-        first, second = pair("/second", lambda x: x.close(), lambda x, status=status: x.answer(status, b"no"))
+        first, second = scene.pair(lambda x: x.close(), lambda x, status=status: x.answer(status, b"no"))
         answer = first.post("/second")
         same((answer.status, scene.logged(answer)["claim"]), (status, "held"), "the answer")
         problem(first.post("/second"), 409, "outcome-unknown")

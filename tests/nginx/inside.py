@@ -62,16 +62,6 @@ scene = Scene(before=write_files, http="""
 """)
 
 
-def pair(at, script_first, script_second):
-    """Two routes that one request may reach, one after the other: names that end in -first and -second."""
-    first, second = scene.route(script_first), scene.route(script_second)
-    base = first.name
-    for route, end in ((first, "-first"), (second, "-second")):
-        route.name = base + end
-        scene.routes.add(route)
-    return first, second
-
-
 # -------------------------------------------------------------------- error pages
 @scene.check("an error page in the place of an upstream's error is what replays, status and all")
 def intercepted():
@@ -100,7 +90,7 @@ def intercepted_500():
 
 @scene.check("error_page = @second asks another upstream: his answer is the one that replays")
 def second_upstream():
-    first, second = pair("/second", lambda x: x.answer(503, b"busy"), lambda x: x.answer(201, b"from the second\n"))
+    first, second = scene.pair(lambda x: x.answer(503, b"busy"), lambda x: x.answer(201, b"from the second\n"))
     answer = first.post("/second")
     same((answer.status, answer.body), (201, b"from the second\n"), "the answer")
     replayed(first.post("/second"), answer)
@@ -110,7 +100,7 @@ def second_upstream():
 
 @scene.check("error_page 502 = @retried, after an unknown outcome: an answer came in the end, and replays")
 def retried():
-    first, second = pair("/retried", lambda x: x.close(), lambda x: x.answer(201, b"from the second\n"))
+    first, second = scene.pair(lambda x: x.close(), lambda x: x.answer(201, b"from the second\n"))
     answer = first.post("/retried")
     same((answer.status, answer.body), (201, b"from the second\n"), "the answer")
     replayed(first.post("/retried"), answer)
@@ -119,7 +109,7 @@ def retried():
 
 @scene.check("error_page 502 = @retried, where the second fails as well: held")
 def retried_in_vain():
-    first, second = pair("/retried", lambda x: x.close(), lambda x: x.close())
+    first, second = scene.pair(lambda x: x.close(), lambda x: x.close())
     same(first.post("/retried").status, 502, "the answer")
     problem(first.post("/retried"), 409, "outcome-unknown")
     same((first.count, second.count), (1, 1), "executions")

@@ -98,6 +98,15 @@ class Scene:
         self.routes.add(route)
         return route
 
+    def pair(self, script_first, script_second):
+        """Two routes that one request may reach, one after the other: names that end in -first and -second."""
+        first, second = self.route(script_first), self.route(script_second)
+        base = first.name
+        for route, end in ((first, "-first"), (second, "-second")):
+            route.name = base + end
+            self.routes.add(route)
+        return first, second
+
     def logged(self, answer):
         """The access log's line about the request that got this answer."""
         return self.logged_mark(answer.mark)
