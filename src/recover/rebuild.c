@@ -26,7 +26,6 @@
 #define FILE_USUAL   (UINT64_C(64) << 20)
 #define LARGER_TRIES 4u
 #define AWAY_MOST_MS (INT64_C(30) * 86400000)
-#define CEILING_MS   60000 /* as a leader's */
 #define FLUSH_MS     50u
 #define LOG_WAIT_MS  5000u
 #define RING_REFS    2048u
@@ -187,7 +186,7 @@ static int set_time(struct rebuild *b)
     /* Tokens up to the ceiling may have been given out; so may those from the floor on, before anybody has written a batch: the file that the store
        begins with promises them. */
     b->again.floor_ms = last->ceiling_ms + (IDEM_FAULT("recover.floor") ? 0 : 1);
-    b->as.ceiling_ms = b->as.store_ms + CEILING_MS;
+    b->as.ceiling_ms = b->as.store_ms + IDEM_LOG_AHEAD_MS;
     if (b->as.ceiling_ms < b->again.floor_ms)
         b->as.ceiling_ms = b->again.floor_ms;
     if (IDEM_FAULT("recover.ceiling"))
@@ -208,17 +207,6 @@ static int refuse_options(const struct rebuild *b)
         b->d.path, name, (unsigned long long)b->s.newest.base, why);
 }
 
-/* What a store can be created with; a file of 1.0 says nothing. */
-static bool said(const struct idem_wal_settings *s)
-{
-    return s->durability_claim >= IDEM_DURABILITY_NONE && s->durability_claim <= IDEM_DURABILITY_SYNC &&
-           s->durability_complete >= IDEM_DURABILITY_NONE && s->durability_complete <= IDEM_DURABILITY_SYNC &&
-           s->flush_interval_ms >= 1 && s->flush_interval_ms <= 10000 && s->log_wait_ms >= 100 &&
-           s->log_wait_ms <= 600000 && s->ring_refs >= 64 && s->ring_refs <= 65536 &&
-           (s->ring_refs & (s->ring_refs - 1)) == 0 && s->file_bytes >= FILE_LEAST && s->file_bytes <= FILE_MOST &&
-           s->file_bytes % IDEM_WAL_HEADER_BYTES == 0;
-}
-
 /* As for a store that is there: its own settings hold, not those of who opens it. */
 static void take_settings(const struct idem_wal_settings *s, idem_options *o)
 {
@@ -228,6 +216,16 @@ static void take_settings(const struct idem_wal_settings *s, idem_options *o)
     o->log_wait_ms = s->log_wait_ms;
     o->wal_ring_refs = s->ring_refs;
     o->wal_file_bytes = s->file_bytes;
+}
+
+/* What a store can be created with; a file of 1.0 says nothing. */
+static bool said(const struct idem_wal_settings *s)
+{
+    idem_options o = IDEM_OPTIONS_INIT;
+    take_settings(s, &o);
+    return o.durability_claim >= IDEM_DURABILITY_NONE && o.durability_claim <= IDEM_DURABILITY_SYNC &&
+           o.durability_complete >= IDEM_DURABILITY_NONE && o.durability_complete <= IDEM_DURABILITY_SYNC &&
+           idem_log_options_check(&o) == IDEM_OK;
 }
 
 /* The log doesn't say: who opens it does, or the defaults. */

@@ -20,7 +20,6 @@
 #include "segment/view.h"
 
 #define HOLD_WAIT_MS 10000
-#define CEILING_MS   60000
 
 /* The id that was there before somebody else had the directory may be gone by now. */
 static int open_held(const char *path, bool create, int64_t group, struct idem_log_dir *d)
@@ -110,7 +109,7 @@ int idem_logdir_begin(struct idem_log_dir *d, const struct idem_root_const *f, c
     h.base = IDEM_WAL_HEADER_BYTES;
     h.store_ms = f->created_ms;
     h.wall_ms = idem_clock_wall_ms();
-    h.ceiling_ms = f->created_ms + CEILING_MS;
+    h.ceiling_ms = f->created_ms + IDEM_LOG_AHEAD_MS;
     if (getrandom(&h.salt, sizeof h.salt, 0) != (ssize_t)sizeof h.salt)
         return idem_fail_errno("getrandom");
     e = idem_log_file_make(d, &h, &fd);

@@ -126,7 +126,12 @@ static int fill_log_options(idem_options *o)
         o->wal_file_bytes = FILE_DEFAULT_BYTES;
     if (o->wal_ring_refs == 0)
         o->wal_ring_refs = RING_DEFAULT_REFS;
-    if (o->flush_interval_ms > 10000)
+    return idem_log_options_check(o);
+}
+
+int idem_log_options_check(const idem_options *o)
+{
+    if (o->flush_interval_ms < 1 || o->flush_interval_ms > 10000)
         return idem_fail(IDEM_E_INVALID, "options.flush_interval_ms: %u; 1 to 10000", o->flush_interval_ms);
     if (o->log_wait_ms < 100 || o->log_wait_ms > 600000)
         return idem_fail(IDEM_E_INVALID, "options.log_wait_ms: %u; 100 to 600000", o->log_wait_ms);

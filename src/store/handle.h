@@ -35,6 +35,7 @@ int idem_exclusively(int (*fn)(void *ctx), void *ctx);
 
 /* The bounds of what a store is made with, but for its log: idem_open()'s, and those of what a log's header says. Errors: IDEM_E_INVALID. */
 int idem_options_check(const idem_options *o);
+int idem_log_options_check(const idem_options *o); /* its log's intervals and sizes; likewise */
 
 /* recover/rebuild.h: idem_open() of a store that has a log and is gone. Called in the library's lock. */
 int idem_rebuild(const idem_options *given, idem_recovery *r);

@@ -18,7 +18,6 @@
 #define DIRECT_BYTES   (UINT64_C(64) << 10) /* a batch of so much is written past the kernel's cache, where it can be */
 #define FILL_LEAST     128u                 /* a gap that a record can fill: 80 bytes, padded */
 #define NOTES_AHEAD    16u
-#define CEILING_MS     60000
 #define CEILING_LOW_MS 20000
 #define RETAIN_US      2000
 
@@ -321,8 +320,8 @@ static int batch(struct idem_lead *lead)
         return e;
     /* relaxed: it only grows */
     int64_t ceiling_ms = (int64_t)load_relaxed(&log->control[LOG_CEILING_MS]), low_ms = ceiling_ms - CEILING_LOW_MS;
-    if (ceiling_ms < lead->collected_ms + CEILING_MS)
-        ceiling_ms = lead->collected_ms + CEILING_MS;
+    if (ceiling_ms < lead->collected_ms + IDEM_LOG_AHEAD_MS)
+        ceiling_ms = lead->collected_ms + IDEM_LOG_AHEAD_MS;
     if (lead->records == 0 && lead->collected_ms < low_ms)
         lead->used = 0;      /* nothing to write; references that needed no record leave their rings */
     if (lead->used > left) { /* one record that is larger than what is left: it begins a file of its own */

@@ -15,7 +15,6 @@
 #include "wal/lead.h"
 
 #define EPOCH_MAX       65535u
-#define CEILING_MS      60000
 #define FILE_TRIES      64u
 #define FILE_STEP_BYTES 4096u
 
@@ -329,8 +328,8 @@ static int make_file(struct idem_lead *lead, const struct idem_file_rec *prev, u
     f->epoch = lead->epoch;
     log->source.now(log->source.ctx, &f->store_ms, &f->wall_ms);
     f->ceiling_ms = (int64_t)load_relaxed(&log->control[LOG_CEILING_MS]); /* relaxed: it only grows */
-    if (f->ceiling_ms < f->store_ms + CEILING_MS)
-        f->ceiling_ms = f->store_ms + CEILING_MS;
+    if (f->ceiling_ms < f->store_ms + IDEM_LOG_AHEAD_MS)
+        f->ceiling_ms = f->store_ms + IDEM_LOG_AHEAD_MS;
     f->prev_expiry_ms = (int64_t)load_relaxed(&log->control[LOG_EXPIRY_MS]); /* relaxed: a leader's own */
     uint64_t need = IDEM_WAL_HEADER_BYTES + bytes;
     if (f->bytes < need) /* one answer that is larger than a file */

@@ -50,6 +50,9 @@ struct idem_ring {
  * Those marked E are epoch (16, high) | value (48), and are changed by CAS from a word with the leader's own epoch: one that was succeeded
  * (its words were sealed with the next epoch) changes none of them any more. Positions are counted in grains there.
  */
+/* Tokens are promised for so long ahead of the store's time, so that not each of them needs a record (LOG_CEILING_MS). */
+#define IDEM_LOG_AHEAD_MS 60000
+
 enum idem_log_control {
     LOG_EPOCH = 0,   /* A: raised by one by who succeeds a leader that lives; stays at 65535: then no more succession */
     LOG_DURABLE = 1, /* L, E: all below this position is on the disk. Raised before any lane's flushed. */
