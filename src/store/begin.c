@@ -249,6 +249,17 @@ static int previous_transient(struct idem_ctx *ctx, const struct idem_ask *ask, 
     return r == IDEM_OK ? IDEM_REPLAY : r == 1 ? AGAIN : r;
 }
 
+static int in_progress(const struct idem_entry *e, int64_t retry_after_ms, int64_t now_ms, idem_reply *reply)
+{
+    if (reply != NULL) {
+        reply->token = e->token;
+        reply->attempt = e->attempt;
+        reply->retry_after_ms = retry_after_ms;
+        reply->expires_in_ms = idem_time_left(e->expiry_ms, now_ms);
+    }
+    return IDEM_IN_PROGRESS;
+}
+
 static int judge_running(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_found *f, int64_t now_ms,
                          idem_claim *claim, idem_reply *reply, struct idem_room *room)
 {
@@ -261,31 +272,11 @@ static int judge_running(struct idem_ctx *ctx, const struct idem_ask *ask, struc
             return r;
     }
     enum idem_lost_reason reason = idem_lost(ctx->v, f, now_ms);
-    if (reason == IDEM_LOST_NONE) {
-        if (reply != NULL) {
-            reply->token = e->token;
-            reply->attempt = e->attempt;
-            reply->retry_after_ms = e->lease_end_ms - now_ms;
-            reply->expires_in_ms = idem_time_left(e->expiry_ms, now_ms);
-        }
-        return IDEM_IN_PROGRESS;
-    }
+    if (reason == IDEM_LOST_NONE)
+        return in_progress(e, e->lease_end_ms - now_ms, now_ms, reply);
     if (((e->flags & ENTRY_HOLD) || (ask->flags & IDEM_HOLD)) && !IDEM_FAULT("hold.ignored"))
         return unknown(ctx, f, reason, now_ms, reply, room);
     return claim_over(ctx, ask, f, true, reason, claim, reply, room);
-}
-
-/* The answer is there, but not to be given out before it is on the disk, and this caller can't wait. */
-static int being_written(const struct idem_found *f, int64_t now_ms, idem_reply *reply)
-{
-    idem_reply_reset(reply);
-    if (reply != NULL) {
-        reply->token = f->entry.token;
-        reply->attempt = f->entry.attempt;
-        reply->retry_after_ms = 1;
-        reply->expires_in_ms = idem_time_left(f->entry.expiry_ms, now_ms);
-    }
-    return IDEM_IN_PROGRESS;
 }
 
 static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_found *f, idem_claim *claim,
@@ -303,8 +294,10 @@ static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_f
         if (r == IDEM_OK)
             r = idem_durable_answer(ctx, f, false);
         if (r == IDEM_OK && ctx->ticket != 0 && (ask->flags & IDEM_NO_WAIT)) {
-            idem_push_hurry(ctx->v); /* who waits writes it himself; here nobody does */
-            return being_written(f, now_ms, reply);
+            /* It is there, but not to be given out before it is on the disk. Who waits writes it himself; here nobody does. */
+            idem_push_hurry(ctx->v);
+            idem_reply_reset(reply);
+            return in_progress(e, 1, now_ms, reply);
         }
         return r == IDEM_OK ? IDEM_REPLAY : r == 1 ? AGAIN : r;
     }

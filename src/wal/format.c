@@ -311,7 +311,7 @@ static void encode_kind(const struct idem_rec *r, uint8_t *out)
 }
 
 /* All but the checksum. Returns the number of bytes. */
-static uint64_t encode(const struct idem_rec *r, uint8_t *out)
+uint64_t idem_rec_lay(const struct idem_rec *r, uint8_t *out)
 {
     uint64_t exact = exact_bytes(r), padded = idem_wal_padded(exact);
     uint64_t meta_or_mark = r->kind == REC_CLAIM ? r->mark_bytes : r->kind == REC_RESPONSE ? r->meta_bytes : 0;
@@ -349,7 +349,7 @@ static uint64_t encode(const struct idem_rec *r, uint8_t *out)
 
 uint64_t idem_rec_encode(const struct idem_rec *r, uint64_t salt, uint8_t *out)
 {
-    uint64_t padded = encode(r, out);
+    uint64_t padded = idem_rec_lay(r, out);
     if (padded != 0)
         put(out, XXH3_64bits_withSeed(out + 8, padded - 8, salt), 8);
     return padded;
@@ -361,11 +361,6 @@ void idem_wal_salt(struct idem_wal_salt *s, uint64_t salt)
 {
     s->salt = salt;
     XXH3_generateSecret_fromSeed(s->secret, salt);
-}
-
-uint64_t idem_rec_lay(const struct idem_rec *r, uint8_t *out)
-{
-    return encode(r, out);
 }
 
 uint64_t idem_rec_sum(const struct idem_wal_salt *salt, uint8_t *out)
