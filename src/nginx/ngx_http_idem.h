@@ -35,8 +35,9 @@
 
 #include "idem_http_key.h"
 
-#define NGX_HTTP_IDEM_BUFFERED    0x08 /* in r->buffered: the end of the answer waits for the disk */
-#define NGX_HTTP_IDEM_SCOPE_BYTES 32   /* hex digits of the scope's 128-bit digest */
+#define NGX_HTTP_IDEM_BUFFERED     0x08 /* in r->buffered: the end of the answer waits for the disk */
+#define NGX_HTTP_IDEM_STATUS_WORDS 10   /* of 64 bits: statuses below 640 */
+#define NGX_HTTP_IDEM_SCOPE_BYTES  32   /* hex digits of the scope's 128-bit digest */
 
 /* What became of a request: $idem_outcome. The order is that of the names in ngx_http_idem_status.c and of the counters. */
 typedef enum {
@@ -139,7 +140,7 @@ typedef struct {
     int64_t ttl_min_ms, ttl_max_ms;
     ngx_msec_t wait;
     ngx_uint_t max_waiters;
-    ngx_array_t *store_status; /* 64-bit words, a bit a status from 0 to 599 */
+    uint64_t *store_status; /* NGX_HTTP_IDEM_STATUS_WORDS, a bit a status */
     ngx_flag_t share_failures;
     ngx_uint_t ambiguous;
     size_t max_body;
@@ -227,6 +228,12 @@ typedef struct {
 } ngx_http_idem_ctx_t;
 
 extern ngx_module_t ngx_http_idem_module;
+
+/* Names of headers, upper and lower case alike. */
+static inline ngx_uint_t ngx_http_idem_named(const ngx_str_t *text, const void *name, size_t n)
+{
+    return text->len == n && ngx_strncasecmp(text->data, (u_char *)name, n) == 0;
+}
 
 /* ngx_http_idem_module.c. NULL: this request has none. */
 ngx_http_idem_ctx_t *ngx_http_idem_ctx(ngx_http_request_t *r);

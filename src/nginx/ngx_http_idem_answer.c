@@ -190,8 +190,7 @@ static void point_at(ngx_http_request_t *r, ngx_table_elt_t *line)
                  {"Server", offsetof(ngx_http_headers_out_t, server)},
                  {"Date", offsetof(ngx_http_headers_out_t, date)}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (line->key.len == ngx_strlen(known[i].name) &&
-            ngx_strncasecmp(line->key.data, (u_char *)known[i].name, line->key.len) == 0)
+        if (ngx_http_idem_named(&line->key, known[i].name, ngx_strlen(known[i].name)))
             *(ngx_table_elt_t **)((char *)&r->headers_out + known[i].offset) = line;
     }
 }

@@ -48,7 +48,7 @@ static const char *const never[] = {"connection", "keep-alive",     "transfer-en
 static ngx_uint_t among(const char *const *names, size_t n, const ngx_str_t *key)
 {
     for (size_t i = 0; i < n; i++) {
-        if (key->len == ngx_strlen(names[i]) && ngx_strncasecmp(key->data, (u_char *)names[i], key->len) == 0)
+        if (ngx_http_idem_named(key, names[i], ngx_strlen(names[i])))
             return 1;
     }
     return 0;
@@ -58,7 +58,7 @@ static ngx_uint_t listed(const ngx_array_t *names, const ngx_str_t *key)
 {
     const ngx_str_t *name = names != NULL ? names->elts : NULL;
     for (ngx_uint_t i = 0; names != NULL && i < names->nelts; i++) {
-        if (key->len == name[i].len && ngx_strncasecmp(key->data, name[i].data, key->len) == 0)
+        if (ngx_http_idem_named(key, name[i].data, name[i].len))
             return 1;
     }
     return 0;
@@ -182,8 +182,7 @@ static ngx_uint_t answered(ngx_http_request_t *r)
 
 ngx_uint_t ngx_http_idem_is_stored(const ngx_http_idem_loc_conf_t *conf, ngx_uint_t status)
 {
-    const uint64_t *words = conf->store_status->elts;
-    return status / 64 < conf->store_status->nelts && ((words[status / 64] >> (status % 64)) & 1);
+    return status / 64 < NGX_HTTP_IDEM_STATUS_WORDS && ((conf->store_status[status / 64] >> (status % 64)) & 1);
 }
 
 static ngx_http_idem_keep_e judge(ngx_http_idem_ctx_t *ctx)
@@ -207,8 +206,7 @@ static void take_ttl(ngx_http_idem_ctx_t *ctx)
     for (ngx_list_part_t *part = &ctx->request->headers_out.headers.part; part != NULL; part = part->next) {
         ngx_table_elt_t *line = part->elts;
         for (ngx_uint_t i = 0; i < part->nelts; i++) {
-            if (line[i].hash == 0 || line[i].key.len != name.len ||
-                ngx_strncasecmp(line[i].key.data, name.data, name.len) != 0)
+            if (line[i].hash == 0 || !ngx_http_idem_named(&line[i].key, name.data, name.len))
                 continue;
             line[i].hash = 0;
             int64_t ms = ngx_http_idem_time_ms(&line[i].value);
@@ -367,10 +365,8 @@ ngx_int_t ngx_http_idem_pass_held(ngx_http_idem_ctx_t *ctx)
 /* Content that doesn't know yet that only its header is wanted gives a body too: it is dropped. */
 static ngx_int_t hold(ngx_http_idem_ctx_t *ctx, ngx_chain_t *in)
 {
-    for (ngx_chain_t *link = in; ctx->deferred && link != NULL; link = link->next) {
-        link->buf->pos = link->buf->last;
-        link->buf->file_pos = link->buf->file_last;
-    }
+    if (ctx->deferred)
+        ngx_http_idem_consume(in);
     if (ngx_chain_add_copy(ctx->request->pool, &ctx->held, in) != NGX_OK)
         return NGX_ERROR;
     ctx->request->buffered |= NGX_HTTP_IDEM_BUFFERED;

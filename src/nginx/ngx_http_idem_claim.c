@@ -38,13 +38,13 @@ static ngx_int_t find_header(ngx_http_request_t *r, const ngx_str_t *name, ngx_s
 static ngx_int_t invalid(ngx_http_idem_ctx_t *ctx, const char *words)
 {
     ngx_http_request_t *r = ctx->request;
-    u_char *detail = ngx_pnalloc(r->pool, 512);
+    static const char text[] =
+        "The %V header can't be used. %s Send one line with one value, and use a new value for each "
+        "new request.%Z";
+    u_char *detail = ngx_pnalloc(r->pool, sizeof text + ctx->conf->header.len + ngx_strlen(words));
     if (detail == NULL)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    ngx_snprintf(
-        detail, 512,
-        "The %V header can't be used. %s Send one line with one value, and use a new value for each new request.%Z",
-        &ctx->conf->header, words);
+    ngx_sprintf(detail, text, &ctx->conf->header, words);
     ngx_http_idem_count(ctx, NGX_HTTP_IDEM_INVALID);
     return ngx_http_idem_problem(ctx, NGX_HTTP_IDEM_PROBLEM_INVALID, (const char *)detail, 0);
 }
@@ -228,8 +228,7 @@ static ngx_int_t refuse(ngx_http_idem_ctx_t *ctx, ngx_int_t rc)
 static ngx_uint_t is_upgrade(ngx_http_request_t *r)
 {
     const ngx_table_elt_t *upgrade = r->headers_in.upgrade;
-    return upgrade != NULL &&
-           !(upgrade->value.len == 3 && ngx_strncasecmp(upgrade->value.data, (u_char *)"h2c", 3) == 0);
+    return upgrade != NULL && !ngx_http_idem_named(&upgrade->value, "h2c", 3);
 }
 
 static ngx_int_t begin(ngx_http_request_t *r, ngx_http_idem_ctx_t *ctx)
@@ -299,7 +298,6 @@ ngx_int_t ngx_http_idem_precontent(ngx_http_request_t *r)
     } else { /* it passed another location, which let it go */
         ctx->conf = conf;
         ctx->zone = conf->zone;
-        ctx->state = NGX_HTTP_IDEM_PASSING;
     }
     return begin(r, ctx);
 }

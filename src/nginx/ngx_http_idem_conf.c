@@ -15,7 +15,6 @@
 #define TTL_MIN_MS             1000
 #define TTL_MAX_MS             INT64_C(2592000000) /* 30 days */
 #define LEASE_LOW_MS           1000
-#define STATUS_WORDS           10 /* of 64 bits: statuses below 640 */
 #define STATUS_END             600
 
 /* Upstream modules begin their configuration with what they share; each symbol is in the nginx binary. */
@@ -324,6 +323,11 @@ char *ngx_http_idem_conf_fingerprint_body(ngx_conf_t *cf, ngx_command_t *cmd, vo
     return NGX_CONF_OK;
 }
 
+static uint64_t *no_status(ngx_conf_t *cf)
+{
+    return ngx_pcalloc(cf->pool, NGX_HTTP_IDEM_STATUS_WORDS * sizeof(uint64_t));
+}
+
 static void set_status(uint64_t *words, ngx_uint_t from, ngx_uint_t to, ngx_uint_t on)
 {
     for (ngx_uint_t s = from; s <= to && s < STATUS_END; s++) {
@@ -368,11 +372,9 @@ char *ngx_http_idem_conf_store_status(ngx_conf_t *cf, ngx_command_t *cmd, void *
     (void)cmd;
     if (loc->store_status != NGX_CONF_UNSET_PTR)
         return "is duplicate";
-    loc->store_status = ngx_array_create(cf->pool, STATUS_WORDS, sizeof(uint64_t));
-    if (loc->store_status == NULL)
+    uint64_t *words = loc->store_status = no_status(cf);
+    if (words == NULL)
         return NGX_CONF_ERROR;
-    uint64_t *words = ngx_array_push_n(loc->store_status, STATUS_WORDS);
-    ngx_memzero(words, STATUS_WORDS * sizeof *words);
     for (ngx_uint_t i = 1; i < cf->args->nelts; i++) {
         u_char *text = arguments[i].data;
         size_t n = arguments[i].len;
@@ -551,12 +553,10 @@ char *ngx_http_idem_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_uint_value(loc->max_waiters, up->max_waiters, DEFAULT_MAX_WAITERS);
     ngx_conf_merge_ptr_value(loc->store_status, up->store_status, NULL);
     if (loc->store_status == NULL) {
-        loc->store_status = ngx_array_create(cf->pool, STATUS_WORDS, sizeof(uint64_t));
+        loc->store_status = no_status(cf);
         if (loc->store_status == NULL)
             return NGX_CONF_ERROR;
-        uint64_t *words = ngx_array_push_n(loc->store_status, STATUS_WORDS);
-        ngx_memzero(words, STATUS_WORDS * sizeof *words);
-        default_status(words);
+        default_status(loc->store_status);
         if (up->store_status == NGX_CONF_UNSET_PTR)
             up->store_status = loc->store_status;
     }

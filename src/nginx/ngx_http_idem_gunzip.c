@@ -74,8 +74,7 @@ void ngx_http_idem_gunzip(ngx_http_request_t *r, ngx_str_t *body)
     ngx_table_elt_t *encoding = r->headers_out.content_encoding;
     z_stream z;
     ngx_str_t plain;
-    if (encoding == NULL || body->len == 0 || encoding->value.len != 4 ||
-        ngx_strncasecmp(encoding->value.data, (u_char *)"gzip", 4) != 0 || takes_gzip(r))
+    if (encoding == NULL || body->len == 0 || !ngx_http_idem_named(&encoding->value, "gzip", 4) || takes_gzip(r))
         return;
     ngx_memzero(&z, sizeof z);
     z.zalloc = from_pool;

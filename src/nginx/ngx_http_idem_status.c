@@ -118,8 +118,11 @@ struct figure {
 };
 #define FIGURES 16
 
-static ngx_uint_t figures_of(const ngx_http_idem_zone_t *zone, const idem_stats_data *s, struct figure *f)
+static void figures_of(const ngx_http_idem_zone_t *zone, struct figure *f)
 {
+    idem_stats_data stats = {.size = sizeof stats}, *s = &stats;
+    if (zone->store != NULL && idem_stats(zone->store, s) != IDEM_OK)
+        ngx_memzero(s, sizeof *s);
     const struct figure all[FIGURES] = {
         {"idem_clients_gone_total", "Clients that left before their answer was complete; it was recorded all the same.",
          "counter", zone->counters->aborted},
@@ -140,15 +143,6 @@ static ngx_uint_t figures_of(const ngx_http_idem_zone_t *zone, const idem_stats_
         {"idem_log_sync_failures_total", "Syncs of the log that failed.", "counter", s->log.sync_failures},
     };
     ngx_memcpy(f, all, sizeof all);
-    return FIGURES;
-}
-
-static void read_stats(const ngx_http_idem_zone_t *zone, idem_stats_data *stats)
-{
-    ngx_memzero(stats, sizeof *stats);
-    stats->size = sizeof *stats;
-    if (zone->store != NULL && idem_stats(zone->store, stats) != IDEM_OK)
-        ngx_memzero(stats, sizeof *stats);
 }
 
 #define LINE_BYTES 320
@@ -168,7 +162,7 @@ static u_char *counted(u_char *at, ngx_http_idem_main_conf_t *main, const char *
     return at;
 }
 
-static u_char *prometheus(u_char *at, ngx_http_idem_main_conf_t *main, const idem_stats_data *stats)
+static u_char *prometheus(u_char *at, ngx_http_idem_main_conf_t *main, const struct figure *figures)
 {
     ngx_http_idem_zone_t **zones = main->zones.elts;
     at = counted(at, main, "idem_requests_total", "outcome", "Requests by what they were told.", outcome_names,
@@ -177,11 +171,10 @@ static u_char *prometheus(u_char *at, ngx_http_idem_main_conf_t *main, const ide
                  NGX_HTTP_IDEM_SETTLEMENTS, offsetof(ngx_http_idem_counters_t, settled));
     for (ngx_uint_t i = 0; i < FIGURES; i++) {
         for (ngx_uint_t z = 0; z < main->zones.nelts; z++) {
-            struct figure f[FIGURES];
-            figures_of(zones[z], &stats[z], f);
+            const struct figure *f = &figures[z * FIGURES + i];
             if (z == 0)
-                at = ngx_sprintf(at, "# HELP %s %s\n# TYPE %s %s\n", f[i].name, f[i].help, f[i].name, f[i].type);
-            at = ngx_sprintf(at, "%s{zone=\"%V\"} %uL\n", f[i].name, &zones[z]->name, f[i].value);
+                at = ngx_sprintf(at, "# HELP %s %s\n# TYPE %s %s\n", f->name, f->help, f->name, f->type);
+            at = ngx_sprintf(at, "%s{zone=\"%V\"} %uL\n", f->name, &zones[z]->name, f->value);
         }
     }
     return at;
@@ -192,7 +185,7 @@ static u_char *row(u_char *at, const char *name, uint64_t value, const char *hel
     return ngx_sprintf(at, "<tr><td>%s<td class=n>%uL<td>%s\n", name, value, help);
 }
 
-static u_char *page(u_char *at, ngx_http_idem_main_conf_t *main, const idem_stats_data *stats)
+static u_char *page(u_char *at, ngx_http_idem_main_conf_t *main, const struct figure *figures)
 {
     ngx_http_idem_zone_t **zones = main->zones.elts;
     at = ngx_sprintf(
@@ -203,8 +196,7 @@ static u_char *page(u_char *at, ngx_http_idem_main_conf_t *main, const idem_stat
         idem_version());
     for (ngx_uint_t z = 0; z < main->zones.nelts; z++) {
         const ngx_http_idem_counters_t *c = zones[z]->counters;
-        struct figure f[FIGURES];
-        figures_of(zones[z], &stats[z], f);
+        const struct figure *f = &figures[z * FIGURES];
         at = ngx_sprintf(at, "<h2>zone %V</h2><p>%V%s</p><table><tr><th>requests<th class=n>since start<th>\n",
                          &zones[z]->name, &zones[z]->path, zones[z]->store != NULL ? "" : ": not open in this worker");
         for (ngx_uint_t i = 1; i < NGX_HTTP_IDEM_OUTCOMES; i++)
@@ -225,19 +217,12 @@ static ngx_uint_t wants_text(ngx_http_request_t *r)
     ngx_str_t format;
     if (ngx_http_arg(r, (u_char *)"format", 6, &format) == NGX_OK)
         return format.len == 10 && ngx_strncmp(format.data, "prometheus", 10) == 0;
-    for (ngx_list_part_t *part = &r->headers_in.headers.part; part != NULL; part = part->next) {
-        ngx_table_elt_t *line = part->elts;
-        for (ngx_uint_t i = 0; i < part->nelts; i++) {
-            if (line[i].key.len != 6 || ngx_strncasecmp(line[i].key.data, (u_char *)"accept", 6) != 0)
-                continue;
-            u_char *value = line[i].value.data;
-            size_t n = line[i].value.len;
-            return ngx_strlcasestrn(value, value + n, (u_char *)"text/html", 8) == NULL &&
-                   (ngx_strlcasestrn(value, value + n, (u_char *)"text/plain", 9) != NULL ||
-                    ngx_strlcasestrn(value, value + n, (u_char *)"openmetrics", 10) != NULL);
-        }
-    }
-    return 0;
+    if (r->headers_in.accept == NULL)
+        return 0;
+    u_char *value = r->headers_in.accept->value.data, *end = value + r->headers_in.accept->value.len;
+    return ngx_strlcasestrn(value, end, (u_char *)"text/html", 8) == NULL &&
+           (ngx_strlcasestrn(value, end, (u_char *)"text/plain", 9) != NULL ||
+            ngx_strlcasestrn(value, end, (u_char *)"openmetrics", 10) != NULL);
 }
 
 static ngx_int_t status(ngx_http_request_t *r)
@@ -251,18 +236,18 @@ static ngx_int_t status(ngx_http_request_t *r)
     ngx_http_idem_zone_t **zones = main->zones.elts;
     ngx_uint_t n = main->zones.nelts, text = wants_text(r);
     size_t room = 2048;
-    idem_stats_data *stats = ngx_palloc(r->pool, (n + 1) * sizeof *stats);
+    struct figure *figures = ngx_palloc(r->pool, (n + 1) * FIGURES * sizeof *figures);
     ngx_buf_t *b = ngx_calloc_buf(r->pool);
-    if (stats == NULL || b == NULL)
+    if (figures == NULL || b == NULL)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     for (ngx_uint_t z = 0; z < n; z++) {
-        read_stats(zones[z], &stats[z]);
+        figures_of(zones[z], &figures[z * FIGURES]);
         room += ZONE_LINES * (LINE_BYTES + zones[z]->name.len) + zones[z]->path.len;
     }
     b->start = b->pos = ngx_pnalloc(r->pool, room);
     if (b->start == NULL)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    b->last = b->end = text ? prometheus(b->pos, main, stats) : page(b->pos, main, stats);
+    b->last = b->end = text ? prometheus(b->pos, main, figures) : page(b->pos, main, figures);
     b->memory = b->last_buf = b->last_in_chain = 1;
     r->headers_out.status = NGX_HTTP_OK;
     if (text) {

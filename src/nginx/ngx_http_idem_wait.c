@@ -16,8 +16,7 @@
 #define LOOK_LAST_MS  50
 
 struct ngx_http_idem_group_s {
-    ngx_queue_t link; /* in zone->groups */
-    ngx_http_idem_zone_t *zone;
+    ngx_queue_t link;    /* in zone->groups */
     ngx_queue_t waiters; /* ngx_http_idem_ctx_t.link, the oldest first */
     uint64_t token;      /* of the attempt they wait for */
     ngx_msec_t look_ms;
@@ -88,12 +87,11 @@ static void wake(ngx_event_t *event)
     ngx_http_run_posted_requests(c);
 }
 
-static ngx_http_idem_group_t *make_group(ngx_http_idem_zone_t *zone, ngx_queue_t *bucket)
+static ngx_http_idem_group_t *make_group(ngx_queue_t *bucket)
 {
     ngx_http_idem_group_t *group = ngx_calloc(sizeof *group, ngx_cycle->log);
     if (group == NULL)
         return NULL;
-    group->zone = zone;
     group->look_ms = LOOK_FIRST_MS;
     ngx_queue_init(&group->waiters);
     group->timer.handler = look;
@@ -112,7 +110,7 @@ static ngx_int_t join(ngx_http_idem_ctx_t *ctx)
         return NGX_DECLINED;
     ngx_queue_t *bucket = bucket_of(ctx->zone, ctx);
     ngx_http_idem_group_t *group = find_group(bucket, ctx);
-    if (group == NULL && (group = make_group(ctx->zone, bucket)) == NULL)
+    if (group == NULL && (group = make_group(bucket)) == NULL)
         return NGX_DECLINED;
     ctx->group = group;
     ngx_queue_insert_tail(&group->waiters, &ctx->link);
