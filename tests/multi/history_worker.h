@@ -45,6 +45,16 @@ static struct round {
     bool logged;     /* the store has a log, and what is asked to be synced is durable when it is told */
 } * ring;
 
+/* Of the whole program: the ring, and what its rounds' random numbers come from. */
+static int history_setup(void **state)
+{
+    if (support_setup(state) != 0)
+        return -1;
+    ring = support_shared(sizeof *ring);
+    ring->seed = support_seed();
+    return 0;
+}
+
 static uint64_t next_stamp(void)
 {
     return add_relaxed(&ring->stamp, 1) + 1;

@@ -149,20 +149,11 @@ static void a_library_with_a_fault_tells_what_no_order_explains(void **state)
     }
 }
 
-static int setup(void **state)
-{
-    if (support_setup(state) != 0)
-        return -1;
-    ring = support_shared(sizeof *ring);
-    ring->seed = support_seed();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_processes_are_told_while_they_are_killed_stopped_and_moved_through_time_is_explained),
         cmocka_unit_test(a_library_with_a_fault_tells_what_no_order_explains),
     };
-    return cmocka_run_group_tests(tests, setup, support_teardown);
+    return cmocka_run_group_tests(tests, history_setup, support_teardown);
 }

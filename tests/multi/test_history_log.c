@@ -194,20 +194,11 @@ static void a_log_that_tells_too_early_is_noticed(void **state)
     noticed("log.unwaited", "log.unwaited", WAL_HONEST);
 }
 
-static int setup(void **state)
-{
-    if (support_setup(state) != 0)
-        return -1;
-    ring = support_shared(sizeof *ring);
-    ring->seed = support_seed();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_told_as_durable_survives_the_machine),
         cmocka_unit_test(a_log_that_tells_too_early_is_noticed),
     };
-    return cmocka_run_group_tests(tests, setup, support_teardown);
+    return cmocka_run_group_tests(tests, history_setup, support_teardown);
 }

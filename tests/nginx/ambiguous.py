@@ -45,16 +45,15 @@ scene = Scene(before=reserve, http="""
 """, server=locations())
 
 
-def held(route, at, **named):
-    answer = route.post(at, **named)
-    problem(answer, 409, "outcome-unknown")
-    same(scene.outcome(answer), "unknown", "outcome")
-
-
 def not_kept(route, at):
     answer = route.post(at)
     problem(answer, 409, "not-retained", "none")
     return answer
+
+
+def the_first_time(script):
+    """That, and after it answers as usual."""
+    return lambda x: script(x) if x.number == 1 else x.answer(201, b"execution %d\n" % x.number)
 
 
 # -------------------------------------------------------------------- nothing was sent
@@ -92,21 +91,15 @@ def second_server():
 # -------------------------------------------------------------------- sent, and no answer
 def silent(name, script, status, at=""):
     """One check a mode: the upstream does this the first time, and answers the second."""
-    def first_time(x):
-        if x.number == 1:
-            script(x)
-        else:
-            x.answer(201, b"execution %d\n" % x.number)
-
     for mode in MODES:
         def check(mode=mode):
-            route = scene.route(first_time)
+            route = scene.route(the_first_time(script))
             place = f"/{mode}{at}"
             first = route.post(place)
             same(first.status, status, f"the first answer {first!r}")
             if mode == "hold":
                 same(scene.logged(first)["claim"], "held", "$idem_status")
-                [held(route, place) for _ in range(2)]
+                [route.held(place) for _ in range(2)]
                 route.executed(1)
             elif mode == "abandon":
                 again = route.post(place)
@@ -132,20 +125,14 @@ silent("no answer in time (504)", lambda x: x.route.gate.stop_here(), 504, "-has
 
 def cut_off(name, script, at=""):
     """The header came, the body not whole: nginx answers what it has and closes."""
-    def first_time(x):
-        if x.number == 1:
-            script(x)
-        else:
-            x.answer(201, b"execution %d\n" % x.number)
-
     for mode in MODES:
         def check(mode=mode):
-            route = scene.route(first_time)
+            route = scene.route(the_first_time(script))
             place = f"/{mode}{at}"
             first = route.post(place)
             same((first.status, first.complete), (201, False), f"the first answer {first!r}")
             if mode == "hold":
-                held(route, place)
+                route.held(place)
                 route.executed(1)
             elif mode == "abandon":
                 again = route.post(place)
@@ -203,7 +190,7 @@ def no_header(mode):
         fate = scene.logged_mark(mark)["claim"]
         if mode == "hold":
             same(fate, "held", "$idem_status")
-            held(route, place)
+            route.held(place)
             route.executed(1)
         elif mode == "abandon":
             same(route.post(place).body, b"execution 2\n", "the next one")
@@ -223,7 +210,7 @@ for kind in MODES:
 def default():
     route = scene.route(lambda x: x.close())
     same(route.post("/default").status, 502, "the first")
-    held(route, "/default")
+    route.held("/default")
     route.executed(1)
 
 
@@ -240,7 +227,7 @@ def held_mismatch():
     route = scene.route(lambda x: x.close())
     route.post("/hold")
     problem(route.post("/hold", body=b"other"), 422, "key-reused")
-    held(route, "/hold")
+    route.held("/hold")
     route.executed(1)
 
 
@@ -278,7 +265,7 @@ def intercepted():
     route = scene.route(lambda x: x.close())
     first = route.post("/hold-intercepted")
     same(first.body, b"sorry, later", "what the client is shown")
-    held(route, "/hold-intercepted")
+    route.held("/hold-intercepted")
     route.executed(1)
     other = scene.route(lambda x: x.close() if x.number == 1 else x.answer(201, b"second\n"))
     other.post("/abandon-intercepted")
@@ -297,7 +284,7 @@ def lost(route, at):
 def rerun():
     route = scene.route(lambda x: x.close() if x.number == 1 else x.answer(201, b"second\n"))
     scope, token = lost(route, "/hold")
-    held(route, "/hold")
+    route.held("/hold")
     scene.idem("resolve", "--scope", scope, "--token", token, "--rerun", "--key", route.key)
     again = route.post("/hold")
     same((again.status, again.body, scene.outcome(again)), (201, b"second\n", "claimed"), "the next one")

@@ -39,10 +39,6 @@ scene = Scene(before=reserve, http="""
 """, upstreams={"also": Upstream})
 
 
-def held(route, at, **named):
-    problem(route.post(at, **named), 409, "outcome-unknown")
-
-
 # -------------------------------------------------------------------- error pages
 @scene.check("unanswered by one, answered by another: that answer is kept")
 def answered():
@@ -57,7 +53,7 @@ def answered():
 def nobody_listens():
     route = scene.route(lambda x: x.close())
     same(route.post("/nobody").status, 502, "the answer")
-    held(route, "/nobody")
+    route.held("/nobody")
     route.executed(1)
 
 
@@ -89,7 +85,7 @@ def next_server_put():
         for script in (lambda x: x.close(), lambda x: x.reset()):
             route = scene.route(script)
             same(route.post("/both-put", method=method).status, 502, f"{method}")
-            held(route, "/both-put", method=method)
+            route.held("/both-put", method=method)
             route.executed(1)
         route = scene.route(lambda x: x.answer(500, b"no\n"))
         same(route.post("/both-put", method=method).status, 500, f"{method}, 500")
@@ -100,7 +96,7 @@ def next_server_put():
 def kept_connection():
     route = scene.route(lambda x: x.close())
     same(route.post("/kept-put", method="PUT").status, 502, "the answer")
-    held(route, "/kept-put", method="PUT")
+    route.held("/kept-put", method="PUT")
     route.executed(1)
 
 

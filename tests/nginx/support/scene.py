@@ -60,6 +60,17 @@ class Handle(Route):
         connection.request(method, f"{at}/{self.name}", self.fields(key, headers), body)
         return connection
 
+    def held(self, at, **named):
+        """Nobody knows what became of it, and a duplicate is told so."""
+        answer = self.post(at, **named)
+        problem(answer, 409, "outcome-unknown")
+        same(self.scene.outcome(answer), "unknown", "outcome")
+
+    def fenced(self):
+        """The service was asked twice, and the second time with the larger fence."""
+        fences = [int(request.header("Idempotency-Fence")) for request in self.requests]
+        same((len(fences), fences[1:] > fences[:1]), (2, True), f"fences {fences}")
+
     def settled(self, at, **named):
         """Asks again until the answer is not "in progress" any more."""
         def look():
