@@ -5,8 +5,8 @@ import os
 
 from support.cgi import FastCgi, Uwsgi
 from support.checks import eventually, same, true
-from support.client import Client, replayed
-from support.h2peer import H2Client, H2Upstream, grpc_message
+from support.client import replayed
+from support.h2peer import H2Client, H2Upstream
 from support.scene import Scene, problem, slug
 
 HEAD, TAIL = os.urandom(3000), os.urandom(5000)
