@@ -180,6 +180,16 @@ static inline struct idem_a64 *idem_entry_mark(const struct idem_entry *e)
 /* Decodes the entry that w names. False: its bytes can't be an entry (recycled meanwhile, or damaged: the caller loads the slot again
    to tell which). Inline: it is on every path. */
 bool idem_entry_load(const struct idem_view *v, uint64_t w, struct idem_entry *e);
+
+/* Asks for the lines of the entry that w names, as many as a typical answer of this store has. */
+static inline void idem_entry_prefetch(const struct idem_view *v, uint64_t w)
+{
+    if (unlikely(word_unit(w) >= v->arena_units))
+        return;
+    const char *at = (const char *)(v->arena + word_unit(w) * 2);
+    for (unsigned i = 0; i < v->entry_bytes; i += 64)
+        prefetch(at + i);
+}
 void idem_entry_load_rescue(const struct idem_entry *e, struct idem_rescue *r);
 
 /* A first attempt's claim: no mark, nothing remembered. What idem_entry_store() writes for it, but for the times and the token, which

@@ -1,8 +1,9 @@
 /*
  * base/bytes.h - bytes in shared memory, word by word; checked arithmetic.
  *
- * Owns: copying into and out of memory that others may change at the same time. All accesses are relaxed atomic words, so
- * that a torn read is a wrong value (found by validating the slot word afterwards) and not a data race.
+ * Owns: copying into and out of memory that others may change at the same time. All accesses are relaxed atomic words, or
+ * instructions that the compiler doesn't look into, so that a torn read is a wrong value (found by validating the slot word
+ * afterwards) and not a data race.
  * relaxed-in-this-file: the order is given by the slot word (P1, P3), never by the bytes.
  */
 #ifndef IDEM_BASE_BYTES_H
@@ -23,6 +24,24 @@ static inline uint64_t load_tail(const uint8_t *p, size_t n)
     uint64_t v = 0;
     memcpy(&v, p, n);
     return v;
+}
+
+/* The part of n bytes that can be copied 32 at a time, at any address: a body of 256 bytes takes a third of the instructions then. Returns how
+   many were copied. Sanitizers see words only. */
+static inline size_t copy_wide(void *dst, const void *src, size_t n)
+{
+    size_t done = 0;
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+    for (; n - done >= 32; done += 32)
+        __asm__ volatile("movups (%1,%2), %%xmm0\n\tmovups 16(%1,%2), %%xmm1\n\t"
+                         "movups %%xmm0, (%0,%2)\n\tmovups %%xmm1, 16(%0,%2)"
+                         :
+                         : "r"(dst), "r"(src), "r"(done)
+                         : "xmm0", "xmm1", "memory");
+#else
+    (void)dst, (void)src, (void)n;
+#endif
+    return done;
 }
 
 /* Bytes to be written one piece after another into 8-byte aligned shared words; pad with zeros by idem_put_end(). */
@@ -49,6 +68,10 @@ static inline void idem_put_bytes(struct idem_put *p, const void *src, size_t n)
         p->carry = 0;
         p->carry_bytes = 0;
     }
+    size_t wide = copy_wide(p->at, s, n);
+    p->at += wide / 8;
+    s += wide;
+    n -= wide;
     for (; n >= 8; n -= 8, s += 8) {
         uint64_t v;
         memcpy(&v, s, 8);
@@ -76,6 +99,10 @@ static inline void idem_put_end(struct idem_put *p)
 static inline void idem_copy_out(void *dst, const struct idem_a64 *src, size_t n)
 {
     uint8_t *d = dst;
+    size_t wide = copy_wide(d, src, n);
+    d += wide;
+    src += wide / 8;
+    n -= wide;
     for (; n >= 8; n -= 8, d += 8, src++) {
         uint64_t v = load_relaxed(src);
         memcpy(d, &v, 8);

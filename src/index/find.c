@@ -60,6 +60,17 @@ static enum match match(const struct idem_view *v, const struct idem_index_key *
     return !sound ? DAMAGED : same ? SAME : OTHER;
 }
 
+bool idem_index_try(const struct idem_view *v, const struct idem_index_key *key, uint64_t place, struct idem_found *f)
+{
+    f->slot = &v->buckets[place / 8].slots[place % 8];
+    f->place = place;
+    f->word = load_acquire(f->slot); /* P1 acquire: the entry's bytes */
+    if (!word_final(f->word) || word_tag(f->word) != idem_tag_of(key->hash) || match(v, key, f) != SAME)
+        return false;
+    IDEM_POINT("find.found");
+    return true;
+}
+
 static int damaged(uint64_t bucket, unsigned slot, uint64_t w)
 {
     return idem_fail(IDEM_E_CORRUPT,

@@ -1,8 +1,9 @@
 /*
- * index/home.h - claiming a key whose home bucket says by itself that it is absent.
+ * index/home.h - what a key's home bucket says by itself; claiming a key of which it says that it is absent.
  *
- * Owns: the protocol's steps (index.h) for the common case, inlined: nothing of this home lies outside of it, the slot that its header
- * names is final, no slot has the key's tag, one is free. Every other case is find.c's and insert.c's.
+ * Owns: the protocol's steps (index.h) for the common cases, inlined. Absent: nothing of this home lies outside of it, the slot that its header
+ * names is final, no slot has the key's tag, one is free. Perhaps there: a slot has its tag; whether that is the key is
+ * idem_index_try()'s to say. Every other case is find.c's and insert.c's.
  *
  * If we die here: as in insert.c; the crash points are the same.
  */
@@ -19,8 +20,9 @@
 struct idem_home {
     struct idem_bucket_shm *bucket;
     uint64_t header;
-    uint64_t place; /* of the free slot */
+    uint64_t place; /* of the free slot, or of the one with the key's tag */
 };
+enum idem_sight { HOME_ABSENT, HOME_MATCH, HOME_UNKNOWN };
 
 /* A bucket's slots at a glance, without a branch: which are free, which have these distance and tag. A bit each. */
 struct idem_glance {
@@ -64,31 +66,35 @@ static inline struct idem_glance idem_glance_at(const struct idem_bucket_shm *b,
 }
 #endif
 
-/* Steps 1 and 2. True: absent. False: idem_index_find() has to look. */
-static inline bool idem_home_absent(struct idem_view *v, uint64_t hash, struct idem_home *home)
+/* Steps 1 and 2. HOME_UNKNOWN: idem_index_find() has to look. */
+static inline enum idem_sight idem_home_look(struct idem_view *v, uint64_t hash, struct idem_home *home)
 {
     uint64_t number = idem_home_of(v, hash);
     struct idem_bucket_shm *b = &v->buckets[number];
     uint64_t h = load_acquire(&b->header); /* P2 acquire: the slots it speaks of */
-    if (unlikely((h & HEADER_ELSEWHERE) != 0) || unlikely(header_slot(h) >= IDEM_BUCKET_SLOTS))
-        return false;
+    if (unlikely(header_slot(h) >= IDEM_BUCKET_SLOTS))
+        return HOME_UNKNOWN;
     uint64_t pending = load_acquire(&b->slots[header_slot(h)]); /* P1 acquire: which state is it in? */
     /* Numbers, not conditions: a branch on `pending` alone would be guessed wrong every other time, and that is known only when the line
        is there, so that the next call's miss could not be begun meanwhile. */
     uint64_t is_there = (pending | -pending) >> 63, is_tentative = ((pending & 7) - 1) >> 63;
     _Static_assert(WORD_TENTATIVE == 0, "a state of 0 wraps around");
-    if (unlikely((h >> 7 & is_there & is_tentative) != 0))
-        return false;
     struct idem_glance g = idem_glance_at(b, (uint64_t)idem_tag_of(hash) << WORD_TAG_SHIFT);
-    if (unlikely(g.match != 0) || unlikely(g.free == 0))
-        return false;
+    if (unlikely(g.match != 0)) {
+        home->place = number * 8 + (unsigned)__builtin_ctz(g.match);
+        idem_entry_prefetch(v, load_relaxed(&b->slots[home->place % 8])); /* relaxed: only to know what to prefetch */
+        return HOME_MATCH;
+    }
+    if (unlikely((h & HEADER_ELSEWHERE) != 0) || unlikely((h >> 7 & is_there & is_tentative) != 0) ||
+        unlikely(g.free == 0))
+        return HOME_UNKNOWN;
     home->bucket = b;
     home->header = h;
     home->place = number * 8 + (unsigned)__builtin_ctz(g.free);
-    return true;
+    return HOME_ABSENT;
 }
 
-/* After idem_home_absent(): may the claim take this time, which was read before? If not, the clock has to be read anew (invariant 5). */
+/* After HOME_ABSENT: may the claim take this time, which was read before? If not, the clock has to be read anew (invariant 5). */
 static inline bool idem_home_time_is_good(const struct idem_view *v, int64_t token_ms)
 {
     return token_ms >

@@ -74,6 +74,11 @@ enum idem_find_result { FIND_ABSENT = 0, FIND_PRESENT = 1 };
 int idem_index_find(struct idem_ctx *ctx, const struct idem_index_key *key, struct idem_found *found,
                     struct idem_gap *gap);
 
+/* Is this the key's slot? True: as FIND_PRESENT, for one load of the slot. False says nothing. No hazard, no header: a final slot that holds
+   the key is the answer, whatever else its home says. */
+bool idem_index_try(const struct idem_view *v, const struct idem_index_key *key, uint64_t place,
+                    struct idem_found *found);
+
 /* Is w still in the slot? To be asked after copying from an entry (a reader's validation, P3). */
 bool idem_index_unchanged(const struct idem_found *found);
 

@@ -18,6 +18,10 @@
 #include "segment/view.h"
 #include "wal/leader.h"
 
+/* What of an entry is fetched ahead: the bytes before an answer, with a usual key's, and so much of the answer. */
+#define FETCHED_HEAD_BYTES 128u
+#define FETCHED_BYTES      512u
+
 uint64_t idem_next_serial(void)
 {
     static struct idem_a64 serial;
@@ -231,6 +235,8 @@ static int map_generation(const char *path, int dir_fd, bool huge, struct idem_v
     v->chunks = (struct idem_chunk_shm *)((uint8_t *)map + g.chunks_off);
     v->arena = (struct idem_a64 *)((uint8_t *)map + g.arena_off);
     v->arena_units = (g.region_count << g.region_shift) / IDEM_UNIT_BYTES;
+    uint32_t answer_bytes = v->fixed.response_bytes < FETCHED_BYTES ? v->fixed.response_bytes : FETCHED_BYTES;
+    v->entry_bytes = FETCHED_HEAD_BYTES + answer_bytes;
     close(fd);
     return IDEM_OK;
 fail:;

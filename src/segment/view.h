@@ -37,6 +37,7 @@ struct idem_view {
     struct idem_chunk_shm *chunks;
     struct idem_a64 *arena; /* two words a unit */
     uint64_t arena_units;
+    unsigned entry_bytes;   /* of an answer of typical size; what is fetched ahead of one that will be copied out */
     int64_t clock_shift_ns; /* of this process's time namespace */
     struct idem_process process;
     uint64_t serial;            /* unique in this process; what a thread's lane cache is keyed by */

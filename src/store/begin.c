@@ -279,11 +279,10 @@ static int judge_running(struct idem_ctx *ctx, const struct idem_ask *ask, struc
     return claim_over(ctx, ask, f, true, reason, claim, reply, room);
 }
 
-static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_found *f, idem_claim *claim,
-                 idem_reply *reply, struct idem_room *room)
+static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_found *f, int64_t now_ms,
+                 idem_claim *claim, idem_reply *reply, struct idem_room *room)
 {
     const struct idem_entry *e = &f->entry;
-    int64_t now_ms = idem_view_now_ms(ctx->v);
     if (idem_index_gone(f, now_ms))
         return claim_over(ctx, ask, f, false, IDEM_LOST_NONE, claim, reply, room);
     switch (word_state(f->word)) {
@@ -320,12 +319,19 @@ static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_f
     }
 }
 
-int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, idem_claim *claim, idem_reply *reply,
-                struct idem_found *f)
+int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, const struct idem_hint *hint, idem_claim *claim,
+                idem_reply *reply, struct idem_found *f)
 {
     struct idem_room room = {NULL, 0, false};
     unsigned room_tries = 0;
     int r = AGAIN;
+    if (likely(hint != NULL) && likely(idem_index_try(ctx->v, &ask->key, hint->place, f))) {
+        r = judge(ctx, ask, f, hint->now_ms, claim, reply, &room);
+        if (unlikely(r == AGAIN || r == IDEM_E_FULL))
+            idem_arena_leave(ctx);
+        if (unlikely(r == IDEM_E_FULL))
+            r = AGAIN;
+    }
     for (unsigned tries = 0; r == AGAIN && tries < DECIDE_TRIES; tries++) {
         struct idem_gap gap;
         idem_reply_reset(reply);
@@ -333,7 +339,7 @@ int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, idem_claim *cl
         if (r == FIND_ABSENT)
             r = claim_absent(ctx, ask, &gap, claim, reply);
         else if (r == FIND_PRESENT)
-            r = judge(ctx, ask, f, claim, reply, &room);
+            r = judge(ctx, ask, f, idem_view_now_ms(ctx->v), claim, reply, &room);
         if (unlikely(r == AGAIN || r == IDEM_E_FULL))
             idem_arena_leave(ctx);
         if (r == IDEM_E_FULL && room_tries++ < ROOM_TRIES && idem_make_room(ctx))

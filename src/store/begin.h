@@ -32,9 +32,20 @@ static inline void idem_ask_fill(const struct idem_view *v, const idem_request *
 int idem_ask_prepare(const struct idem_view *v, const idem_request *request, uint8_t framed[IDEM_KEY_MAX],
                      struct idem_ask *ask);
 
-/* The verdict. *found is the slot on IDEM_IN_PROGRESS (for who wants to wait on it). The claim and reply were reset. Hazards are clear after it. */
-int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, idem_claim *claim, idem_reply *reply,
-                struct idem_found *found);
+/* Where the key was seen, perhaps, and a time that was read in this call. */
+struct idem_hint {
+    uint64_t place;
+    int64_t now_ms;
+};
+
+/*
+ * The verdict. *found is the slot on IDEM_IN_PROGRESS (for who wants to wait on it). The claim and reply were reset. Hazards are clear after it.
+ * hint, or NULL: looked at first. Its time may be earlier than the look, even by a day, if we slept in between: an answer or a running claim that is
+ * found now was there at that time, or came after it, within this call; so there was a moment in this call for which the verdict is right. What is
+ * over at that time is over now.
+ */
+int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, const struct idem_hint *hint, idem_claim *claim,
+                idem_reply *reply, struct idem_found *found);
 
 /* Is this attempt lost, and why? Only for final words. */
 enum idem_lost_reason idem_lost(const struct idem_view *v, const struct idem_found *f, int64_t now_ms);

@@ -140,9 +140,9 @@ static __attribute__((noinline)) int settle(struct idem_op *op, int e, struct id
         if (e != IDEM_OK)
             break;
         e = idem_ask_prepare(op->ctx.v, request, framed, ask);
-        e = e != IDEM_OK
-                ? idem_leave(op, e)
-                : idem_begin_settle(op, idem_decide(&op->ctx, ask, claim, reply, &found), ask, &found, claim, left_ms);
+        e = e != IDEM_OK ? idem_leave(op, e)
+                         : idem_begin_settle(op, idem_decide(&op->ctx, ask, NULL, claim, reply, &found), ask, &found,
+                                             claim, left_ms);
     }
     if (e == BEGIN_AGAIN)
         e = idem_fail(IDEM_E_LOG_STALLED, "%s: a key that changes faster than the disk can follow", store->path);
@@ -173,7 +173,7 @@ static int begin_any(idem_store *store, const idem_request *request, idem_claim 
     if (unlikely(e != IDEM_OK))
         return idem_leave(&op, e);
     int64_t left_ms = 0;
-    e = idem_decide(&op.ctx, &ask, claim, reply, &found);
+    e = idem_decide(&op.ctx, &ask, NULL, claim, reply, &found);
     return settle(&op, e, &ask, &found, request, claim, reply, &left_ms);
 }
 
@@ -209,10 +209,10 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
     if (likely(reply != NULL))
         clear_reply(reply);
     struct idem_home home;
-    bool absent = idem_home_absent(v, ask.key.hash, &home);
+    enum idem_sight sight = idem_home_look(v, ask.key.hash, &home);
     struct idem_found found;
     int64_t left_ms = 0;
-    if (likely(absent) && likely(idem_home_time_is_good(v, idem_token_ms(v, now_ms))) &&
+    if (likely(sight == HOME_ABSENT) && likely(idem_home_time_is_good(v, idem_token_ms(v, now_ms))) &&
         likely(claim_absent(ctx, &ask, &home, now_ms, claim, reply))) {
         if (likely(v->rings == NULL) || ctx->ticket == 0)
             return without_claim(idem_leave_fast(&op, IDEM_CLAIMED), claim);
@@ -221,7 +221,8 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
     idem_arena_leave(ctx);
     reset_claim(claim);
     ctx->ticket = 0;
-    int e = idem_decide(ctx, &ask, claim, reply, &found);
+    struct idem_hint hint = {home.place, now_ms};
+    int e = idem_decide(ctx, &ask, sight == HOME_MATCH ? &hint : NULL, claim, reply, &found);
     return settle(&op, e, &ask, &found, request, claim, reply, &left_ms);
 }
 
@@ -275,20 +276,8 @@ static void fetch_group(const struct idem_view *v, const idem_request *requests,
         fetch(v, &requests[i], g, i);
 }
 
-/* The entries that may hold this key's record. */
-static void fetch_entries(const struct idem_view *v, uint64_t hash)
-{
-    const struct idem_bucket_shm *b = &v->buckets[idem_home_of(v, hash)];
-    for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
-        uint64_t w = load_relaxed(&b->slots[s]); /* relaxed: only to know what to prefetch */
-        if (w != 0 && word_tag(w) == idem_tag_of(hash) && word_unit(w) < v->arena_units) {
-            prefetch(v->arena + word_unit(w) * 2);
-            prefetch(v->arena + word_unit(w) * 2 + 8);
-        }
-    }
-}
-
-static int decide_alone(struct idem_ctx *ctx, const idem_request *rq, const struct group *g, size_t i, idem_result *r)
+static int decide_alone(struct idem_ctx *ctx, const idem_request *rq, const struct group *g, size_t i,
+                        const struct idem_hint *hint, idem_result *r)
 {
     struct idem_found found;
     struct idem_ask ask;
@@ -296,9 +285,9 @@ static int decide_alone(struct idem_ctx *ctx, const idem_request *rq, const stru
     idem_arena_leave(ctx);
     reset_claim(&r->claim);
     if (!g->alone[i])
-        return idem_decide(ctx, &g->asks[i], &r->claim, &r->reply, &found);
+        return idem_decide(ctx, &g->asks[i], hint, &r->claim, &r->reply, &found);
     int e = idem_ask_prepare(ctx->v, rq, framed, &ask);
-    return e != IDEM_OK ? e : idem_decide(ctx, &ask, &r->claim, &r->reply, &found);
+    return e != IDEM_OK ? e : idem_decide(ctx, &ask, NULL, &r->claim, &r->reply, &found);
 }
 
 /* Looks at all, reads the clock, then decides one by one, in order. A key that comes twice, or one that somebody else claims meanwhile,
@@ -309,12 +298,10 @@ static void decide_group(struct idem_ctx *ctx, const idem_request *requests, con
 {
     struct idem_view *v = ctx->v;
     struct idem_home homes[GROUP];
-    bool absent[GROUP];
-    for (size_t i = 0; i < g->n; i++) {
-        absent[i] = likely(g->verdicts[i] == IDEM_OK) && idem_home_absent(v, g->asks[i].key.hash, &homes[i]);
-        if (!absent[i] && g->verdicts[i] == IDEM_OK)
-            fetch_entries(v, g->asks[i].key.hash);
-    }
+    enum idem_sight sights[GROUP];
+    for (size_t i = 0; i < g->n; i++)
+        sights[i] =
+            likely(g->verdicts[i] == IDEM_OK) ? idem_home_look(v, g->asks[i].key.hash, &homes[i]) : HOME_UNKNOWN;
     int64_t now_ms = idem_view_now_ms(v);
     for (size_t i = 0; i < g->n; i++) {
         const struct idem_ask *ask = &g->asks[i];
@@ -325,8 +312,9 @@ static void decide_group(struct idem_ctx *ctx, const idem_request *requests, con
             r->verdict = g->verdicts[i];
             continue;
         }
-        struct idem_a64 *at =
-            likely(absent[i]) && likely(!g->alone[i]) ? idem_arena_peek(ctx, CLASS_CLAIMS, fresh_bytes(ask)) : NULL;
+        struct idem_a64 *at = likely(sights[i] == HOME_ABSENT) && likely(!g->alone[i])
+                                  ? idem_arena_peek(ctx, CLASS_CLAIMS, fresh_bytes(ask))
+                                  : NULL;
         uint64_t before = ctx->ticket;
         ctx->ticket = 0;
         if (likely(at != NULL)) {
@@ -339,7 +327,8 @@ static void decide_group(struct idem_ctx *ctx, const idem_request *requests, con
                 continue;
             }
         }
-        r->verdict = decide_alone(ctx, &requests[i], g, i, r);
+        struct idem_hint hint = {homes[i].place, now_ms};
+        r->verdict = decide_alone(ctx, &requests[i], g, i, sights[i] == HOME_MATCH ? &hint : NULL, r);
         note_pending(ctx, r, before);
         now_ms = idem_view_now_ms(v);
     }

@@ -53,7 +53,7 @@ int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms
         ask.flags &= (uint32_t)~IDEM_NO_WAIT;
         if (waiting_for != 0)
             ask.wait_token = waiting_for;
-        e = idem_decide(&op.ctx, &ask, claim, r, &f);
+        e = idem_decide(&op.ctx, &ask, NULL, claim, r, &f);
         if (e != IDEM_IN_PROGRESS) {
             e = idem_begin_settle(&op, e, &ask, &f, claim, &disk_ms);
             if (e == BEGIN_AGAIN) {
