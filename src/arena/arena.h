@@ -133,13 +133,16 @@ static inline bool idem_arena_hold_chunk(struct idem_ctx *ctx, const struct idem
     return true;
 }
 
-static inline struct idem_a64 *idem_arena_peek(struct idem_ctx *ctx, unsigned klass, uint64_t bytes)
+static inline bool idem_arena_chunk_fits(const struct idem_ctx *ctx, const struct idem_open_chunk *c, unsigned klass,
+                                         uint64_t bytes)
 {
-    struct idem_open_chunk *c = idem_arena_open_chunk(ctx, klass);
-    if (unlikely(c->open == 0) || unlikely(c->klass != klass) || unlikely(bytes > c->to - c->from) ||
-        unlikely(load_relaxed(&ctx->v->generation->answers_refused) != 0) || /* relaxed: decides about thrift only */
-        unlikely(!idem_arena_hold_chunk(ctx, c)))
-        return NULL;
+    return c->open != 0 && c->klass == klass && bytes <= c->to - c->from &&
+           load_relaxed(&ctx->v->generation->answers_refused) == 0; /* relaxed: decides about thrift only */
+}
+
+static inline struct idem_a64 *idem_arena_chunk_next(const struct idem_ctx *ctx, const struct idem_open_chunk *c,
+                                                     uint64_t bytes)
+{
     struct idem_a64 *at = ctx->v->arena + (c->unit + c->from / IDEM_UNIT_BYTES) * 2;
     /* The lines that later entries will be written to: the locked instruction that publishes an entry waits for its bytes to arrive, and
        the processor's own prefetcher stops at each page. */
@@ -151,6 +154,28 @@ static inline struct idem_a64 *idem_arena_peek(struct idem_ctx *ctx, unsigned kl
         prefetch_write(ahead + i);
     fence_release(); /* P3 release: the chunk is ours, no byte of it was written before this */
     return at;
+}
+
+static inline struct idem_a64 *idem_arena_peek(struct idem_ctx *ctx, unsigned klass, uint64_t bytes)
+{
+    struct idem_open_chunk *c = idem_arena_open_chunk(ctx, klass);
+    if (unlikely(!idem_arena_chunk_fits(ctx, c, klass, bytes)) || unlikely(!idem_arena_hold_chunk(ctx, c)))
+        return NULL;
+    return idem_arena_chunk_next(ctx, c, bytes);
+}
+
+/* idem_hazard_compare() for w and idem_arena_peek(), with one fence for both hazards. The caller loads the slot that named w next. */
+static inline struct idem_a64 *idem_arena_peek_comparing(struct idem_ctx *ctx, unsigned klass, uint64_t bytes,
+                                                         uint64_t w)
+{
+    struct idem_open_chunk *c = idem_arena_open_chunk(ctx, klass);
+    if (unlikely(!idem_arena_chunk_fits(ctx, c, klass, bytes)))
+        return NULL;
+    store_relaxed(&ctx->lane->hazard_compare,
+                  (uint64_t)word_region(ctx->v, w) + 1); /* relaxed: the next store orders it */
+    if (unlikely(!idem_arena_hold_chunk(ctx, c)))
+        return NULL;
+    return idem_arena_chunk_next(ctx, c, bytes);
 }
 
 static inline bool idem_arena_take(struct idem_ctx *ctx, unsigned klass, uint64_t bytes, int64_t expiry_ms,

@@ -192,6 +192,62 @@ static inline void idem_entry_prefetch(const struct idem_view *v, uint64_t w)
 }
 void idem_entry_load_rescue(const struct idem_entry *e, struct idem_rescue *r);
 
+/* What completing needs of a claim's entry; for word states that go with claims. */
+struct idem_running {
+    struct idem_a64 *at;
+    uint64_t facts; /* word 0 */
+    uint64_t token;
+    uint64_t fingerprint;
+    uint64_t hash;
+    int64_t expiry_ms;
+    int64_t at_ms;
+    uint64_t attempt; /* where word 5 has it */
+    uint32_t key_bytes;
+};
+
+/* False: it is no claim, or its key can't be read. relaxed: as all reads of an entry. */
+static inline bool idem_entry_load_running(const struct idem_view *v, uint64_t w, struct idem_running *e)
+{
+    uint64_t unit = word_unit(w);
+    if (unlikely(unit + (ENTRY_CLAIM_WORDS * 8 + IDEM_KEY_MAX) / IDEM_UNIT_BYTES > v->arena_units))
+        return false;
+    struct idem_a64 *at = v->arena + unit * 2;
+    uint64_t w0 = load_relaxed(&at[0]), w5 = load_relaxed(&at[5]); /* relaxed: as above */
+    e->at = at;
+    e->facts = w0;
+    e->token = load_relaxed(&at[1]);                                            /* relaxed: as above */
+    e->fingerprint = load_relaxed(&at[2]);                                      /* relaxed: as above */
+    e->expiry_ms = (int64_t)(load_relaxed(&at[3]) & ((UINT64_C(1) << 48) - 1)); /* relaxed: as above */
+    e->hash = load_relaxed(&at[6]);                                             /* relaxed: as above */
+    e->at_ms = (int64_t)(w5 & ((UINT64_C(1) << 48) - 1));
+    e->attempt = w5 & ~((UINT64_C(1) << 48) - 1);
+    e->key_bytes = w0 & 0x7ff;
+    return (w0 >> 22 & 7) == ENTRY_CLAIM && e->key_bytes - 1 < IDEM_KEY_MAX && (w0 >> 11 & 0x7ff) < e->key_bytes;
+}
+
+/* The answer to it, at `at`: what idem_entry_store() writes. Its key is copied from the old entry, which is held. relaxed: as above. */
+static inline void idem_entry_store_answer(struct idem_a64 *at, const struct idem_running *old, uint32_t more_flags,
+                                           int64_t expiry_ms, int64_t now_ms, const idem_response *r)
+{
+    const uint64_t kept = (UINT64_C(1) << 32) - 1 - (UINT64_C(7) << 22);
+    store_relaxed(&at[0], (old->facts & kept) | (uint64_t)ENTRY_RESPONSE << 22 | (uint64_t)more_flags << 25 |
+                              (uint64_t)r->meta_bytes << 32);                             /* relaxed: as above */
+    store_relaxed(&at[1], old->token);                                                    /* relaxed: as above */
+    store_relaxed(&at[2], old->fingerprint);                                              /* relaxed: as above */
+    store_relaxed(&at[3], (uint64_t)expiry_ms | (uint64_t)r->user_flags << 48);           /* relaxed: as above */
+    store_relaxed(&at[4], 0);                                                             /* relaxed: as above */
+    store_relaxed(&at[5], (uint64_t)now_ms | old->attempt);                               /* relaxed: as above */
+    store_relaxed(&at[6], (uint64_t)(uint32_t)r->status | (uint64_t)r->body_bytes << 32); /* relaxed: as above */
+    unsigned key_words = (old->key_bytes + 7) / 8;
+    struct idem_put put = {at + ENTRY_RESPONSE_WORDS + key_words, 0, 0};
+    for (unsigned i = 0; i < key_words; i++)
+        store_relaxed(&at[ENTRY_RESPONSE_WORDS + i],
+                      load_relaxed(&old->at[ENTRY_CLAIM_WORDS + i])); /* relaxed: as above */
+    idem_put_bytes(&put, r->meta, r->meta_bytes);
+    idem_put_bytes(&put, r->body, r->body_bytes);
+    idem_put_end(&put);
+}
+
 /* A first attempt's claim: no mark, nothing remembered. What idem_entry_store() writes for it, but for the times and the token, which
    idem_entry_stamp() adds. relaxed: all bytes are ordered by the slot word (P1, P3). */
 static inline void idem_entry_store_fresh(struct idem_a64 *at, uint32_t flags, uint32_t scope_bytes,

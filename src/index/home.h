@@ -72,6 +72,7 @@ static inline enum idem_sight idem_home_look(struct idem_view *v, uint64_t hash,
     uint64_t number = idem_home_of(v, hash);
     struct idem_bucket_shm *b = &v->buckets[number];
     uint64_t h = load_acquire(&b->header); /* P2 acquire: the slots it speaks of */
+    home->place = number * 8;
     if (unlikely(header_slot(h) >= IDEM_BUCKET_SLOTS))
         return HOME_UNKNOWN;
     uint64_t pending = load_acquire(&b->slots[header_slot(h)]); /* P1 acquire: which state is it in? */
@@ -81,7 +82,7 @@ static inline enum idem_sight idem_home_look(struct idem_view *v, uint64_t hash,
     _Static_assert(WORD_TENTATIVE == 0, "a state of 0 wraps around");
     struct idem_glance g = idem_glance_at(b, (uint64_t)idem_tag_of(hash) << WORD_TAG_SHIFT);
     if (unlikely(g.match != 0)) {
-        home->place = number * 8 + (unsigned)__builtin_ctz(g.match);
+        home->place += (unsigned)__builtin_ctz(g.match);
         idem_entry_prefetch(v, load_relaxed(&b->slots[home->place % 8])); /* relaxed: only to know what to prefetch */
         return HOME_MATCH;
     }
@@ -90,7 +91,7 @@ static inline enum idem_sight idem_home_look(struct idem_view *v, uint64_t hash,
         return HOME_UNKNOWN;
     home->bucket = b;
     home->header = h;
-    home->place = number * 8 + (unsigned)__builtin_ctz(g.free);
+    home->place += (unsigned)__builtin_ctz(g.free);
     return HOME_ABSENT;
 }
 

@@ -1,5 +1,5 @@
 /*
- * store/finish.c - an answer, an outcome without its body, a transient answer.
+ * store/finish.c - an answer, an outcome without its body, a transient answer: whatever was asked for.
  *
  * Owns: what is written when an attempt ends with an answer. One CAS on the slot word makes it so; the old owner's CAS fails, which is the
  * fence. A complete of a granted claim can always be recorded: without memory, in the claim's own rescue words.
@@ -63,11 +63,6 @@ static bool arbiter_dead(const struct idem_ctx *ctx, uint64_t arbiter)
     return (x & UINT32_MAX) != arbiter >> 32 || idem_process_dead(p, idem_owner_pack(slot, x & IDEM_INCARNATION_MASK));
 }
 
-static unsigned durability_of(const struct idem_view *v, const idem_response *r)
-{
-    return r->durability != IDEM_DURABILITY_DEFAULT ? r->durability : v->log.durability_complete;
-}
-
 /* No memory: the outcome goes into the claim's own rescue words. f is held. */
 static int rescue(struct idem_ctx *ctx, struct idem_found *f, const idem_response *r, int64_t now_ms, int64_t expiry_ms)
 {
@@ -103,7 +98,7 @@ static int rescue(struct idem_ctx *ctx, struct idem_found *f, const idem_respons
     if (!idem_index_set_state(f, WORD_COMPLETED))
         return FINISH_CHANGED;
     if (ctx->v->rings != NULL)
-        idem_push(ctx, f->word, durability_of(ctx->v, r));
+        idem_push(ctx, f->word, idem_response_durability(ctx->v, r));
     return IDEM_TOMBSTONE;
 }
 
@@ -113,9 +108,6 @@ static int finish_held(struct idem_ctx *ctx, struct idem_found *f, const idem_re
     const struct idem_entry *old = &f->entry;
     bool transient = (r->flags & IDEM_RESPONSE_TRANSIENT) != 0;
     int64_t now_ms = idem_view_now_ms(v);
-    int64_t ttl_ms = r->ttl_ms != 0                     ? r->ttl_ms
-                     : old->expiry_ms >= ENTRY_TIME_MAX ? IDEM_FOREVER
-                                                        : old->expiry_ms - old->at_ms;
     struct idem_entry e = {
         .key_bytes = old->key_bytes,
         .scope_bytes = old->scope_bytes,
@@ -123,13 +115,13 @@ static int finish_held(struct idem_ctx *ctx, struct idem_found *f, const idem_re
         .flags = old->flags,
         .token = old->token,
         .fingerprint = old->fingerprint,
-        .expiry_ms = transient ? old->expiry_ms : idem_expiry_after(now_ms, ttl_ms),
+        .expiry_ms = transient ? old->expiry_ms : idem_response_expiry(r, old->at_ms, old->expiry_ms, now_ms),
         .extra = r->user_flags,
         .at_ms = now_ms,
         .attempt = old->attempt,
         .status = r->status,
     };
-    unsigned durability = durability_of(v, r);
+    unsigned durability = idem_response_durability(v, r);
     if (durability == IDEM_DURABILITY_SYNC)
         e.flags |= ENTRY_SYNC;
     uint8_t key[IDEM_KEY_MAX], mark[IDEM_MARK_MAX];
@@ -196,10 +188,8 @@ int idem_finish(struct idem_ctx *ctx, struct idem_found *f, const idem_response 
     if (f->entry.kind != ENTRY_CLAIM)
         return e;
     int64_t now_ms = idem_view_now_ms(ctx->v);
-    int64_t ttl_ms = r->ttl_ms != 0                         ? r->ttl_ms
-                     : f->entry.expiry_ms >= ENTRY_TIME_MAX ? IDEM_FOREVER
-                                                            : f->entry.expiry_ms - f->entry.at_ms;
-    e = idem_index_hold(ctx, f) ? rescue(ctx, f, r, now_ms, idem_expiry_after(now_ms, ttl_ms)) : FINISH_CHANGED;
+    int64_t expiry_ms = idem_response_expiry(r, f->entry.at_ms, f->entry.expiry_ms, now_ms);
+    e = idem_index_hold(ctx, f) ? rescue(ctx, f, r, now_ms, expiry_ms) : FINISH_CHANGED;
     idem_arena_leave(ctx);
     return e;
 }
@@ -211,62 +201,4 @@ int idem_claim_find(struct idem_ctx *ctx, const idem_claim *claim, struct idem_f
     if (memcmp(claim->store_uuid, ctx->v->fixed.uuid, sizeof claim->store_uuid) != 0)
         return idem_fail(IDEM_E_STALE, "claim: made in another store; it was replaced, or the claim belongs elsewhere");
     return idem_index_at(ctx, claim->place, claim->token, claim->hash, f);
-}
-
-static int complete(struct idem_ctx *ctx, const idem_claim *claim, const idem_response *r)
-{
-    for (unsigned tries = 0; tries < FINISH_TRIES; tries++) {
-        struct idem_found f;
-        int e = idem_claim_find(ctx, claim, &f);
-        if (e < 0)
-            return e;
-        unsigned state = word_state(f.word);
-        bool said_transient = e == FIND_PRESENT && state == WORD_ABANDONED && f.entry.kind == ENTRY_TRANSIENT;
-        if (e == FIND_PRESENT && IDEM_FAULT("answer.overwritten"))
-            state = WORD_IN_PROGRESS;
-        if ((e == FIND_PRESENT && state == WORD_COMPLETED) ||
-            (said_transient && (r->flags & IDEM_RESPONSE_TRANSIENT))) {
-            /* Said before, but perhaps not on the disk; or it was to be async then, and is asked for as sync now. */
-            if (idem_durable_answer(ctx, &f, durability_of(ctx->v, r) == IDEM_DURABILITY_SYNC) == IDEM_OK)
-                return IDEM_OK;
-            continue;
-        }
-        if (e == FIND_ABSENT || state != WORD_IN_PROGRESS) {
-            idem_count(ctx, COUNT_FENCED);
-            return idem_fail(IDEM_E_LOST,
-                             "the claim with token %llu is over: taken over, abandoned, released or forgotten",
-                             (unsigned long long)claim->token);
-        }
-        e = idem_finish(ctx, &f, r);
-        if (e == FINISH_CHANGED)
-            continue;
-        if (e >= 0)
-            idem_count(ctx, r->flags & IDEM_RESPONSE_TRANSIENT ? COUNT_TRANSIENT
-                            : e == IDEM_TOMBSTONE              ? COUNT_TOMBSTONES
-                                                               : COUNT_COMPLETED);
-        else if (e == IDEM_E_FULL && (r->flags & IDEM_RESPONSE_TRANSIENT))
-            idem_fail(e, "no room for a transient answer; abandon the claim instead");
-        return e;
-    }
-    return idem_fail(IDEM_E_CORRUPT, "generation: a claim's slot did not hold still for %u looks; run idem verify",
-                     FINISH_TRIES);
-}
-
-int idem_complete(idem_store *store, const idem_claim *claim, const idem_response *response)
-{
-    struct idem_op op;
-    unsigned durability;
-    int e = idem_response_check(response);
-    if (e == IDEM_OK)
-        e = idem_enter(store, &op);
-    if (e != IDEM_OK)
-        return e;
-    e = idem_durability(op.ctx.v, response->durability, op.ctx.v->log.durability_complete, &durability);
-    if (e == IDEM_OK)
-        e = complete(&op.ctx, claim, response);
-    if (likely(op.ctx.ticket == 0))
-        return idem_leave(&op, e);
-    struct idem_attempt a = {claim->place, claim->token, claim->hash};
-    int64_t left_ms = 0;
-    return idem_leave_durably(&op, e, &a, &left_ms, NULL);
 }

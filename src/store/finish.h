@@ -7,6 +7,18 @@
 /* Errors: IDEM_E_INVALID. */
 int idem_response_check(const idem_response *response);
 
+static inline unsigned idem_response_durability(const struct idem_view *v, const idem_response *r)
+{
+    return r->durability != IDEM_DURABILITY_DEFAULT ? r->durability : v->log.durability_complete;
+}
+
+/* When an answer that is given now expires, to a request that was claimed at at_ms, until expiry_ms. */
+static inline int64_t idem_response_expiry(const idem_response *r, int64_t at_ms, int64_t expiry_ms, int64_t now_ms)
+{
+    int64_t ttl_ms = r->ttl_ms != 0 ? r->ttl_ms : expiry_ms >= ENTRY_TIME_MAX ? IDEM_FOREVER : expiry_ms - at_ms;
+    return idem_expiry_after(now_ms, ttl_ms);
+}
+
 #define FINISH_CHANGED 1000 /* the slot changed: look again; never returned to a caller of the library */
 
 /*
