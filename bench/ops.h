@@ -2,7 +2,7 @@
  * ops.h - the store's operations, a block of keys at a time, through the public header alone.
  *
  * What lies between two clock readings of a block: the calls, a pointer store for each key, the check of each verdict, and
- * for begin_many the copy of each claim (64 bytes) out of its result, since the result is used again.
+ * for begin_many the copy of each claim out of its result, since the result is used again.
  */
 #ifndef BENCH_OPS_H
 #define BENCH_OPS_H

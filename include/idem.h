@@ -239,13 +239,14 @@ typedef struct idem_claim {
     uint64_t token;   /* the fence: grows with every attempt on the key; use it as WHERE fence < token */
     uint64_t place;   /* internal */
     uint64_t hash;    /* internal */
+    uint64_t entry;   /* internal; 0 after idem_claim_decode(), which costs idem_complete() a little */
     int64_t lease_ms; /* as granted; what idem_renew(0) uses */
     uint32_t attempt; /* 1 for the first attempt that is remembered; stays at 65535 */
     uint32_t flags;   /* enum idem_request_flags */
 } idem_claim;
-#define IDEM_CLAIM_INIT                           \
-    {                                             \
-        sizeof(idem_claim), {0}, 0, 0, 0, 0, 0, 0 \
+#define IDEM_CLAIM_INIT                              \
+    {                                                \
+        sizeof(idem_claim), {0}, 0, 0, 0, 0, 0, 0, 0 \
     }
 
 /* Why an attempt counts as lost. */

@@ -164,7 +164,7 @@ static inline struct idem_a64 *idem_arena_peek(struct idem_ctx *ctx, unsigned kl
     return idem_arena_chunk_next(ctx, c, bytes);
 }
 
-/* idem_hazard_compare() for w and idem_arena_peek(), with one fence for both hazards. The caller loads the slot that named w next. */
+/* idem_hazard_compare() for w and idem_arena_peek(), with one fence for both hazards. The caller loads the slot after it. */
 static inline struct idem_a64 *idem_arena_peek_comparing(struct idem_ctx *ctx, unsigned klass, uint64_t bytes,
                                                          uint64_t w)
 {

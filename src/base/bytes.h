@@ -120,6 +120,9 @@ static inline void idem_put_padded(struct idem_a64 *at, const void *src, size_t 
     uint64_t v;
     size_t tail = n % 8;
     const uint8_t *end = s + n;
+    size_t wide = copy_wide(at, s, n);
+    at += wide / 8;
+    s += wide;
     for (; s + 8 <= end; s += 8) {
         memcpy(&v, s, 8);
         store_relaxed(at++, v);

@@ -40,13 +40,14 @@ int idem_ask_prepare(const struct idem_view *v, const idem_request *rq, uint8_t 
 }
 
 void idem_claim_fill(const struct idem_view *v, idem_claim *claim, const struct idem_entry *e, uint64_t place,
-                     uint64_t hash)
+                     uint64_t hash, uint64_t word)
 {
     claim->size = sizeof *claim;
     memcpy(claim->store_uuid, v->fixed.uuid, sizeof claim->store_uuid);
     claim->token = e->token;
     claim->place = place;
     claim->hash = hash;
+    claim->entry = idem_claim_word(v, word & CLAIM_WORD);
     claim->lease_ms = e->lease_end_ms - e->at_ms;
     claim->attempt = e->attempt;
     claim->flags = (e->flags & ENTRY_HOLD ? IDEM_HOLD : 0u) | (e->flags & ENTRY_LEASE_ONLY ? IDEM_LEASE_ONLY : 0u);
@@ -108,10 +109,11 @@ static uint64_t claim_bytes(const struct idem_entry *e)
     return idem_entry_bytes(ENTRY_CLAIM, e->key_bytes, 0, e->mark_bytes);
 }
 
-static int claimed(struct idem_ctx *ctx, const struct idem_entry *e, uint64_t place, idem_claim *claim,
-                   idem_reply *reply, int verdict)
+static int claimed(struct idem_ctx *ctx, const struct idem_entry *e, const struct idem_space *space, uint64_t place,
+                   idem_claim *claim, idem_reply *reply, int verdict)
 {
-    idem_claim_fill(ctx->v, claim, e, place, e->hash);
+    idem_claim_fill(ctx->v, claim, e, place, e->hash,
+                    word_make(WORD_IN_PROGRESS, 0, 0, space->unit, space->generation));
     if (reply != NULL) {
         reply->token = e->token;
         reply->attempt = e->attempt;
@@ -145,7 +147,7 @@ static int claim_absent(struct idem_ctx *ctx, const struct idem_ask *ask, const 
         idem_begin_push(ctx, ask, word_make(WORD_IN_PROGRESS, 0, 0, space.unit, space.generation), false);
     idem_arena_leave(ctx);
     if (r == 1)
-        return claimed(ctx, &e, place, claim, reply, IDEM_CLAIMED);
+        return claimed(ctx, &e, &space, place, claim, reply, IDEM_CLAIMED);
     return r == 0 ? AGAIN : r;
 }
 
@@ -201,7 +203,8 @@ static int claim_over(struct idem_ctx *ctx, const struct idem_ask *ask, struct i
     idem_arena_leave(ctx);
     if (!mine)
         return AGAIN;
-    return claimed(ctx, &e, f->place, claim, reply, e.flags & ENTRY_LOST_BEFORE ? IDEM_RECLAIMED : IDEM_CLAIMED);
+    return claimed(ctx, &e, &space, f->place, claim, reply,
+                   e.flags & ENTRY_LOST_BEFORE ? IDEM_RECLAIMED : IDEM_CLAIMED);
 }
 
 static int unknown(struct idem_ctx *ctx, const struct idem_found *f, enum idem_lost_reason reason, int64_t now_ms,

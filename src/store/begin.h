@@ -2,6 +2,8 @@
 #ifndef IDEM_STORE_BEGIN_H
 #define IDEM_STORE_BEGIN_H
 
+#include <string.h>
+
 #include "store/durable.h"
 #include "store/reply.h"
 
@@ -60,8 +62,19 @@ int idem_begin_settle(struct idem_op *op, int verdict, const struct idem_ask *as
 /* Pushes a claim that was just published, under its hazards. */
 void idem_begin_push(struct idem_ctx *ctx, const struct idem_ask *ask, uint64_t word, bool must);
 
+/* word: of the slot, which names e. */
 void idem_claim_fill(const struct idem_view *v, idem_claim *claim, const struct idem_entry *e, uint64_t place,
-                     uint64_t hash);
+                     uint64_t hash, uint64_t word);
+
+/* What a claim knows of the word that was published for it: state, unit and generation. Hidden behind a number that only this segment has: one that
+   was rebuilt from its log keeps the store's UUID, and gives its addresses out anew. Applied twice it is the word again. */
+static inline uint64_t idem_claim_word(const struct idem_view *v, uint64_t word)
+{
+    uint64_t mine;
+    memcpy(&mine, v->log.instance, sizeof mine);
+    return word ^ mine;
+}
+#define CLAIM_WORD ~(WORD_WAITERS | WORD_WHOSE)
 
 static inline int64_t idem_expiry_after(int64_t now_ms, int64_t ttl_ms)
 {

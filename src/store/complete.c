@@ -1,10 +1,15 @@
 /*
  * store/complete.c - idem_complete(), and the straight way to an answer.
  *
- * Owns: the order of memory accesses, as fresh.c does for claims. The answer of a running first or later attempt costs one cache miss, its
- * slot's, which is asked for before anything else is done; what is read of the claim's entry follows from it, and the answer is written to where
- * the thread's last one ended. Both hazards are set before one fence (arena.h). Whatever is not plain is finish.c's: here nothing has happened yet
- * when it is left to that.
+ * Owns: the order of memory accesses, as fresh.c does for claims. An answer costs one cache miss, its slot's, which is asked for before anything
+ * else is done. The claim says which word was published for it, so all is done while that line is on its way: the hazards are set, the claim's entry
+ * is read, the answer is written to where the thread's last one ended. Then the slot is loaded: if it is that word still, the CAS follows. Whatever
+ * is not plain is finish.c's: here nothing has happened yet when it is left to that.
+ *
+ * Why the entry may be read before the slot is loaded: an address is handed out once in a generation (arena.h, 5), so the word that was published for
+ * the claim names the bytes that were written before that, and they do not change (but for words that are not read here). If the slot names it
+ * now, it did all the time, and its region was not recycled; if it does not, what was read is thrown away. Reads and load are kept in order by a
+ * fence (P3). And why one load is enough: it comes after the hazard's store (P4), and from then on the region is kept.
  *
  * If we die here: as in finish.c; the crash points are the same.
  */
@@ -91,28 +96,30 @@ INLINE bool claim_plain(const struct idem_view *v, const idem_claim *claim)
            claim->place / 8 < v->bucket_count && claim->place % 8 < IDEM_BUCKET_SLOTS;
 }
 
-/* If the claim's slot still names its entry, in progress, and the thread's open chunk has room: the answer takes its place. */
-INLINE bool complete_plain(struct idem_ctx *ctx, const idem_claim *claim, const idem_response *r, int64_t now_ms)
+/* If the claim's slot still names its entry, in progress, and the thread's open chunk has room: the answer takes its place. word: of the claim. */
+INLINE bool complete_plain(struct idem_ctx *ctx, const idem_claim *claim, uint64_t word, const idem_response *r,
+                           int64_t now_ms)
 {
     struct idem_view *v = ctx->v;
     struct idem_running old;
-    struct idem_found f;
-    f.slot = &v->buckets[claim->place / 8].slots[claim->place % 8];
-    f.word = load_acquire(f.slot); /* P1 acquire: the entry's bytes */
-    if (unlikely(word_state(f.word) != WORD_IN_PROGRESS) || unlikely(!idem_entry_load_running(v, f.word, &old)) ||
+    if (unlikely(word_state(word) != WORD_IN_PROGRESS) || unlikely(!idem_entry_load_running(v, word, &old)) ||
         unlikely(old.token != claim->token) || unlikely(old.hash != claim->hash))
         return false;
     int64_t expiry_ms = idem_response_expiry(r, old.at_ms, old.expiry_ms, now_ms);
     uint64_t bytes = idem_entry_bytes(ENTRY_RESPONSE, old.key_bytes, r->meta_bytes + r->body_bytes, 0);
     unsigned klass = idem_class_of(expiry_ms >= ENTRY_TIME_MAX ? IDEM_FOREVER : expiry_ms - now_ms);
-    struct idem_a64 *at = idem_arena_peek_comparing(ctx, klass, bytes, f.word);
-    struct idem_space space;
-    if (unlikely(at == NULL) ||
-        unlikely(load_seq_cst(f.slot) != f.word)) /* P4 seq_cst: hazard, then slot; P1, P3 acquire */
+    struct idem_a64 *at = idem_arena_peek_comparing(ctx, klass, bytes, word);
+    if (unlikely(at == NULL))
         return false;
     unsigned durability = idem_response_durability(v, r);
     idem_entry_store_answer(at, &old, durability == IDEM_DURABILITY_SYNC ? ENTRY_SYNC : 0, expiry_ms, now_ms, r);
-    if (unlikely(!idem_arena_take(ctx, klass, bytes, expiry_ms, &space)))
+    struct idem_space space;
+    struct idem_found f;
+    f.slot = &v->buckets[claim->place / 8].slots[claim->place % 8];
+    fence_acquire();               /* P3 acquire: all that was read of the entry, before the slot */
+    f.word = load_seq_cst(f.slot); /* P4 seq_cst: hazard, then slot; P1 acquire: whose word it is */
+    if (unlikely((f.word & CLAIM_WORD) != word && !IDEM_FAULT("claim.unchecked")) ||
+        unlikely(!idem_arena_take(ctx, klass, bytes, expiry_ms, &space)))
         return false;
     IDEM_POINT("complete.filled");
     if (unlikely(!idem_index_replace(ctx, &f, WORD_COMPLETED, &space))) {
@@ -131,19 +138,19 @@ INLINE bool complete_plain(struct idem_ctx *ctx, const idem_claim *claim, const 
 int idem_complete(idem_store *store, const idem_claim *claim, const idem_response *response)
 {
     struct idem_op op;
-    if (unlikely(store == NULL) || unlikely(claim == NULL) || unlikely(response == NULL) ||
-        unlikely(!response_plain(response)))
+    if (unlikely(store == NULL) || unlikely(claim == NULL) || unlikely(response == NULL))
         return complete_any(store, claim, response);
     struct idem_view *v = idem_enter_view(store);
     bool plain = claim_plain(v, claim);
     if (likely(plain))
         prefetch_write(&v->buckets[claim->place / 8]);
+    plain = plain && response_plain(response);
     if (unlikely(!idem_enter_rest(store, v, &op)))
         return complete_any(store, claim, response);
     op.ctx.ticket = 0;
     int64_t now_ms = idem_view_now_ms(v);
     if (unlikely(!plain) || unlikely(!idem_enter_recent(v, now_ms)) ||
-        unlikely(!complete_plain(&op.ctx, claim, response, now_ms))) {
+        unlikely(!complete_plain(&op.ctx, claim, idem_claim_word(v, claim->entry), response, now_ms))) {
         idem_leave(&op, IDEM_OK);
         return complete_any(store, claim, response);
     }

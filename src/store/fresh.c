@@ -61,7 +61,7 @@ INLINE void write_entry(const struct idem_ctx *ctx, const struct idem_ask *ask, 
                            ask->key.framed, ask->key.key_bytes);
 }
 
-/* All of a first claim but token and place. */
+/* All of a first claim but token, place and entry. */
 INLINE void fill_claim(const struct idem_view *v, const struct idem_ask *ask, idem_claim *claim)
 {
     claim->size = sizeof *claim;
@@ -99,6 +99,7 @@ INLINE bool claim_absent(struct idem_ctx *ctx, const struct idem_ask *ask, const
     }
     claim->token = token;
     claim->place = home->place;
+    claim->entry = idem_claim_word(ctx->v, word_make(WORD_IN_PROGRESS, 0, 0, space.unit, space.generation));
     if (reply != NULL) {
         reply->token = claim->token;
         reply->attempt = 1;

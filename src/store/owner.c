@@ -196,7 +196,7 @@ static int find(struct idem_ctx *ctx, const idem_key *key, uint64_t token, idem_
     if (word_state(f.word) != WORD_IN_PROGRESS || (token != 0 && f.entry.token != token))
         return idem_fail(IDEM_E_LOST, "the key's newest attempt has token %llu%s", (unsigned long long)f.entry.token,
                          word_state(f.word) == WORD_IN_PROGRESS ? "" : " and is not running");
-    idem_claim_fill(ctx->v, claim, &f.entry, f.place, k.hash);
+    idem_claim_fill(ctx->v, claim, &f.entry, f.place, k.hash, f.word);
     if (f.entry.extra != 0) /* renewed, marked or adopted: the first lease's length is not known any more */
         claim->lease_ms = ctx->v->fixed.lease_ms;
     return IDEM_OK;
@@ -251,6 +251,7 @@ int idem_claim_decode(const uint8_t wire[IDEM_CLAIM_WIRE_BYTES], idem_claim *c)
     c->token = get_le(wire + 24, 8);
     c->place = get_le(wire + 32, 8);
     c->hash = get_le(wire + 40, 8);
+    c->entry = 0;
     c->lease_ms = (int64_t)get_le(wire + 48, 8);
     c->attempt = (uint32_t)get_le(wire + 56, 4);
     c->flags = (uint32_t)get_le(wire + 60, 4);
