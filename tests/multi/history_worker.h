@@ -167,7 +167,7 @@ static idem_request ask(struct worker *w, struct history_call *c, const uint64_t
     rq.lease_ms = c->lease_ms = LEASE_MS;
     rq.ttl_ms = c->ttl_ms = chance(w, 4) == 0 ? SHORT_TTL_MS : LONG_TTL_MS;
     rq.wait_token = c->wait_token = chance(w, 2) == 0 ? w->waiting[c->key] : 0;
-    c->durable = c->synced = ring->logged && chance(w, 16) == 0 && reserve(c->key);
+    c->durable = c->synced = ring->logged && chance(w, 16) == 0;
     rq.durability = c->durable ? IDEM_DURABILITY_SYNC : IDEM_DURABILITY_DEFAULT;
     return rq;
 }
@@ -380,12 +380,6 @@ static void check_key(unsigned key, bool tell)
             totals.refused += c->returned != 0 && c->verdict == IDEM_E_FULL;
             CHECK(n < HISTORY_CALLS_MAX);
             calls[n++] = *c;
-            if (!c->synced)
-                continue;
-            /* While it waited for the disk its attempt may have been ended by others; then it began again. */
-            CHECK(n < HISTORY_CALLS_MAX);
-            calls[n] = *c;
-            calls[n++].returned = 0;
         }
     totals.calls += n;
     totals.keys += n > 0;

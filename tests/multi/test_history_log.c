@@ -158,7 +158,7 @@ static void run_round(uint64_t number, enum wal_lie lie, bool tell)
 static void what_was_told_as_durable_survives_the_machine(void **state)
 {
     (void)state;
-    uint64_t most = support_long() ? 1000000 : (uint64_t)support_scaled(40000, 4);
+    uint64_t most = support_long() ? 5000000 : (uint64_t)support_scaled(40000, 4);
     memset(&totals, 0, sizeof totals);
     rounds = killed = 0;
     for (uint64_t number = 1; totals.calls < most && totals.contradictions == 0; number++)

@@ -42,19 +42,22 @@ struct key_state {
     uint64_t transient_token, transient; /* an answer that was not kept, of this attempt or the one before; 0: none */
     uint64_t transient_fingerprint;
     uint64_t transient_newest; /* nothing has happened since */
+    uint64_t waiting;          /* RUNNING: it waits for the disk, and will be ended before it is given out */
     uint64_t way;              /* of states since the newest that is durable: a crash may go back to each */
 };
 
 /* By what a claim may have been granted: the attempt before was abandoned, or its record is gone (or there was none), or it was lost. */
 enum { WAY_ABANDONED, WAY_GONE, WAY_LOST, WAYS };
 
+#define TAKEN_MAX (2 * HISTORY_CALLS_MAX) /* calls, and claims that were ended before they were given out */
+
 struct search {
     const struct history_call *calls;
     const struct history_death *deaths;
     unsigned n;
-    uint64_t crashes;                         /* which of the calls are */
-    struct key_state path[HISTORY_CALLS_MAX]; /* as the calls that were taken led through them */
-    unsigned durable[HISTORY_CALLS_MAX + 1]; /* the first of path that a crash may go back to, by how many were taken */
+    uint64_t crashes;                 /* which of the calls are */
+    struct key_state path[TAKEN_MAX]; /* as what took effect led through them */
+    unsigned durable[TAKEN_MAX + 1];  /* the first of path that a crash may go back to, by its length */
     struct seen {
         uint64_t done, state;
     } * seen;
@@ -92,6 +95,13 @@ static bool must_be_gone(const struct key_state *k, const struct history_call *c
 {
     int64_t end = k->kind == RUNNING ? later(k->expiry_last, k->lease_last) : k->expiry_last;
     return k->kind == ABSENT || c->called_ms > end;
+}
+
+/* What was done stands in memory, and could not be written. */
+static bool unwritten(const struct history_call *c)
+{
+    return c->returned != 0 &&
+           (c->verdict == IDEM_E_LOG || c->verdict == IDEM_E_LOG_SPACE || c->verdict == IDEM_E_LOG_STALLED);
 }
 
 static bool may_be_lost(const struct search *s, const struct key_state *k, const struct history_call *c)
@@ -136,7 +146,7 @@ static void start_attempt(struct key_state *k, const struct history_call *c, uin
     k->body = 0;
     k->fingerprint = c->fingerprint;
     k->owner = c->worker;
-    k->crashed = 0;
+    k->crashed = k->waiting = 0;
     set_lease(k, c);
     set_expiry(k, c);
 }
@@ -206,8 +216,8 @@ static bool begun(const struct search *s, struct key_state *k, const struct hist
         return k->kind == RUNNING && same && !must_be_lost(s, k, c) && names(&k->token, &k->largest, c->token);
     case IDEM_MISMATCH:
         return !same && !must_be_gone(k, c) && (k->kind != ABANDONED || k->lost);
-    default:
-        return c->verdict == IDEM_E_FULL;
+    default: /* an answer is not given out before it is durable; a claim that could not be written was ended, or never made */
+        return c->verdict == IDEM_E_FULL || (unwritten(c) && (k->kind == DONE || c->synced));
     }
 }
 
@@ -224,7 +234,7 @@ static bool acted(struct key_state *k, const struct history_call *c)
         return (!running && (!again || (said && !k->transient_newest))) || c->token <= k->old || may_be_gone(k, c);
     if (c->returned != 0 && c->verdict == IDEM_E_FULL)
         return c->kind != CALL_COMPLETE && c->kind != CALL_ABANDON && c->kind != CALL_DECLARE;
-    if (c->returned != 0 && c->verdict != IDEM_OK)
+    if (c->returned != 0 && c->verdict != IDEM_OK && !(completes && unwritten(c)))
         return false;
     if (again)
         return true;
@@ -266,7 +276,7 @@ static bool forgotten(struct key_state *k, const struct history_call *c)
 {
     if (c->returned != 0 && c->verdict == IDEM_E_NO_KEY)
         return may_be_gone(k, c);
-    if ((c->returned != 0 && c->verdict != IDEM_OK) || k->kind == ABSENT)
+    if ((c->returned != 0 && c->verdict != IDEM_OK && !unwritten(c)) || k->kind == ABSENT)
         return false;
     *k = (struct key_state){.kind = ABSENT, .largest = k->largest, .old = k->old};
     return true;
@@ -300,7 +310,7 @@ static bool resolved(const struct search *s, struct key_state *k, const struct h
     }
     if (c->returned != 0 && c->verdict == IDEM_E_FULL)
         return c->kind == CALL_RESOLVE;
-    if ((c->returned != 0 && c->verdict != IDEM_OK) || !named || !(may_be_lost(s, k, c) || earlier) ||
+    if ((c->returned != 0 && c->verdict != IDEM_OK && !unwritten(c)) || !named || !(may_be_lost(s, k, c) || earlier) ||
         must_be_gone(k, c))
         return false;
     if (k->token == 0 && !lost_before)
@@ -324,7 +334,8 @@ static bool looked_up(const struct search *s, struct key_state *k, const struct 
     case IDEM_UNKNOWN:
         return may_be_lost(s, k, c) && !must_be_gone(k, c);
     default:
-        return c->verdict == IDEM_E_NO_KEY && (k->kind == ABANDONED || may_be_gone(k, c));
+        return (unwritten(c) && k->kind == DONE) ||
+               (c->verdict == IDEM_E_NO_KEY && (k->kind == ABANDONED || may_be_gone(k, c)));
     }
 }
 
@@ -407,6 +418,37 @@ static void note_state(struct search *s, uint64_t done, const struct history_cal
         next->way = s->durable[taken + 1] > taken ? 0 : XXH3_64bits(k, sizeof *k);
 }
 
+/* While a claim waits for the disk its attempt may be ended by others; then it begins again: as often as they like. */
+static enum history_answer explain_ended(struct search *s, uint64_t done, const struct key_state *k, unsigned taken,
+                                         const struct history_call *c)
+{
+    struct history_call ended = *c;
+    unsigned left = s->n - (unsigned)__builtin_popcountll(done);
+    if ((k->kind == RUNNING && k->waiting) || left < 2 || taken + left + 1 >= TAKEN_MAX)
+        return HISTORY_CONTRADICTS;
+    ended.returned = 0;
+    for (int way = 0; way < WAYS; way++) {
+        struct key_state next = *k;
+        if (!take(s, &next, &ended, way))
+            continue;
+        note_state(s, done, &ended, k, &next, taken);
+        next.waiting = 1;
+        enum history_answer a = explain(s, done, &next, taken + 1);
+        if (a != HISTORY_CONTRADICTS)
+            return a;
+    }
+    return HISTORY_CONTRADICTS;
+}
+
+/* Is there somebody to end it? */
+static bool has_company(const struct search *s, uint64_t done, unsigned i)
+{
+    for (unsigned j = 0; j < s->n; j++)
+        if (j != i && !(done >> j & 1) && (s->calls[i].returned == 0 || s->calls[j].called < s->calls[i].returned))
+            return true;
+    return false;
+}
+
 static enum history_answer explain(struct search *s, uint64_t done, const struct key_state *k, unsigned taken)
 {
     uint64_t first_return = UINT64_MAX;
@@ -433,6 +475,11 @@ static enum history_answer explain(struct search *s, uint64_t done, const struct
                 continue;
             note_state(s, done, &s->calls[i], k, &next, taken);
             enum history_answer a = explain(s, done | UINT64_C(1) << i, &next, taken + 1);
+            if (a != HISTORY_CONTRADICTS)
+                return a;
+        }
+        if (s->calls[i].synced && has_company(s, done, i)) {
+            enum history_answer a = explain_ended(s, done, k, taken, &s->calls[i]);
             if (a != HISTORY_CONTRADICTS)
                 return a;
         }
@@ -465,11 +512,12 @@ enum history_answer history_check(struct history_call *calls, unsigned n, const 
 
 /* ------------------------------------------------------------------ telling */
 
-/* A call that told something, but changed nothing: without it there is less to explain. */
+/* A call that told something, but changed nothing: without it there is less to explain. One that was cut off may be what explains the others. */
 static bool only_told(const struct history_call *c)
 {
-    return c->returned == 0 || c->kind == CALL_LOOKUP || c->verdict < 0 || c->verdict == IDEM_REPLAY ||
-           c->verdict == IDEM_IN_PROGRESS || c->verdict == IDEM_MISMATCH;
+    return c->kind == CALL_LOOKUP ||
+           (c->returned != 0 && (c->verdict < 0 || c->verdict == IDEM_REPLAY || c->verdict == IDEM_IN_PROGRESS ||
+                                 c->verdict == IDEM_MISMATCH));
 }
 
 /* What had been called before `at`; what had not returned by then is cut off there. to may be calls. */

@@ -53,7 +53,7 @@ struct history_call {
     bool waits;          /* begin: it waited inside, for whichever attempt ran */
     bool transient;      /* a replay of an answer that is not kept */
     bool
-        synced; /* begin: asked for a claim that is on the disk; checked as two: one may be ended before it is given out */
+        synced; /* begin: of a claim that is on the disk when it is given out; others may end it before that, then it begins again */
     bool durable; /* what it told, or did, was on the disk when it returned */
 };
 

@@ -18,7 +18,7 @@ struct planted {
     uint64_t token, lost_token, value, fingerprint;
     int64_t at_ms;
     uint64_t returned, wait_token;
-    bool waits, transient, durable;
+    bool waits, transient, durable, synced;
 };
 struct plant {
     const char *what;
@@ -297,6 +297,20 @@ static const struct plant plants[] = {
       CALL(CALL_COMPLETE, 0, IDEM_OK, .token = 10, .value = 7, .durable = true),
       CALL(CALL_FORGET, 2, IDEM_OK, .durable = true), CALL(CALL_CRASH, 0, IDEM_OK, .token = 0),
       CALL(CALL_BEGIN, 2, IDEM_REPLAY, .token = 10, .value = 7)}},
+    {"a claim that is forgotten twice while it waits for the disk",
+     true,
+     {CALL(CALL_BEGIN, 0, IDEM_CLAIMED, .token = 12, .returned = 95, .synced = true, .durable = true),
+      CALL(CALL_FORGET, 2, IDEM_OK, .token = 0), CALL(CALL_LOOKUP, 2, IDEM_IN_PROGRESS, .token = 11),
+      CALL(CALL_FORGET, 2, IDEM_OK, .token = 0)}},
+    {"a claim that is forgotten, and waits for nothing",
+     false,
+     {CALL(CALL_BEGIN, 0, IDEM_CLAIMED, .token = 12, .returned = 95), CALL(CALL_FORGET, 2, IDEM_OK, .token = 0),
+      CALL(CALL_LOOKUP, 2, IDEM_IN_PROGRESS, .token = 11), CALL(CALL_FORGET, 2, IDEM_OK, .token = 0)}},
+    {"a claim that waits for the disk gets the token of one that was ended",
+     false,
+     {CALL(CALL_BEGIN, 0, IDEM_CLAIMED, .token = 11, .returned = 95, .synced = true, .durable = true),
+      CALL(CALL_LOOKUP, 2, IDEM_IN_PROGRESS, .token = 11), CALL(CALL_FORGET, 2, IDEM_OK, .token = 0),
+      CALL(CALL_LOOKUP, 2, IDEM_IN_PROGRESS, .token = 12)}},
     {"a mixture comes back: the mark without its claim's state",
      false,
      {CALL(CALL_BEGIN, 0, IDEM_CLAIMED, .token = 10),
@@ -328,6 +342,7 @@ static unsigned plant_calls(const struct plant *p, struct history_call *calls)
                                          .wait_token = c->wait_token,
                                          .waits = c->waits,
                                          .transient = c->transient,
+                                         .synced = c->synced,
                                          .durable = c->durable};
     }
     return n;
