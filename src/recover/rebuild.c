@@ -191,6 +191,12 @@ static int set_time(struct rebuild *b)
         b->as.ceiling_ms = b->again.floor_ms;
     if (IDEM_FAULT("recover.ceiling"))
         b->as.ceiling_ms = last->ceiling_ms;
+    if (b->as.ceiling_ms > IDEM_WAL_TIME_MAX - IDEM_TTL_MAX_MS) /* what we would write of it, nobody would read */
+        return idem_fail(IDEM_E_LOG_DAMAGED,
+                         "%s: its newest batch says that it is %lld ms since 1970, or that tokens were promised for "
+                         "such a time: a faulty "
+                         "program wrote it, though its checksum is right; put a good copy back",
+                         b->d.path, (long long)b->as.ceiling_ms);
     return IDEM_OK;
 }
 

@@ -245,6 +245,31 @@ static void settings_that_no_store_has_are_refused(void **state)
     }
 }
 
+/* The file that recovery would make of it is one that no recovery takes. */
+static void a_time_that_the_log_has_no_room_for_is_refused(void **state)
+{
+    (void)state;
+    char place[160], dir[200];
+    struct hand_log l;
+    snprintf(place, sizeof place, "%s", support_dir());
+    snprintf(dir, sizeof dir, "%s/s", place);
+    CHECK_IS(mkdir(place, 0700), 0);
+    hand_open(&l, place);
+    hand_file(&l, true);
+    l.now_ms = IDEM_WAL_TIME_MAX;
+    hand_add(&l, hand_answer(&l, "a", (uint64_t)LOG_T0 << 16, "b"));
+    hand_flush(&l, true);
+    idem_recovery r = IDEM_RECOVERY_INIT;
+    r.dir = dir;
+    r.wal_dir = l.path;
+    r.now_wall_ms = LOG_T0;
+    for (int i = 0; i < 2; i++) {
+        CHECK_IS(idem_recover(&r), IDEM_E_LOG_DAMAGED);
+        CHECK(strstr(idem_error_detail(), "a faulty program wrote it") != NULL);
+    }
+    hand_close(&l);
+}
+
 static void no_log_is_no_store(void **state)
 {
     (void)state;
@@ -423,6 +448,7 @@ int main(void)
         cmocka_unit_test(test_what_is_refused_stays_as_it_was),
         cmocka_unit_test(a_store_that_is_too_small_is_made_larger),
         cmocka_unit_test(settings_that_no_store_has_are_refused),
+        cmocka_unit_test(a_time_that_the_log_has_no_room_for_is_refused),
         cmocka_unit_test(no_log_is_no_store),
         cmocka_unit_test(progress_may_end_it_and_nothing_is_left),
         cmocka_unit_test(a_fenced_writer_makes_the_next_file),
