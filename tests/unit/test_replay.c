@@ -249,6 +249,32 @@ static void what_is_over_denies_what_was_before(void *dir)
     support_verify(dir);
 }
 
+/* A claim with a short time to live, over an answer that has expired while the record of its claim has not; and it is answered for longer. */
+static void an_answer_outlives_its_claim(void *dir)
+{
+    idem_store *store = support_open(dir, NULL);
+    struct idem_replay *p = begin(store, FAR);
+    idem_claim claim;
+    idem_reply reply;
+    add(p, a_claim(p, "a", 10));
+    struct idem_rec r = an_answer(p, "a", 10, "gone");
+    r.expiry_ms = p->now_ms - 2;
+    add(p, r);
+    r = a_claim(p, "a", 20);
+    r.expiry_ms = p->now_ms - 1;
+    add(p, r);
+    add(p, an_answer(p, "a", 10, "gone"));
+    add(p, an_answer(p, "a", 20, "lives"));
+    add(p, r); /* once more: older */
+    settle(p);
+    CHECK_IS(ask(store, "a", &claim, &reply), IDEM_REPLAY);
+    CHECK_BYTES(reply.body, reply.body_bytes, "lives");
+    idem_reply_free(&reply);
+    free(p);
+    idem_close(store);
+    support_verify(dir);
+}
+
 /* A log has far more in it than the store holds. */
 static void a_small_store_reads_a_large_log(void *dir)
 {
@@ -328,6 +354,7 @@ PROMISE(a_completed_key_replays, "replay.expired_all", NULL)
 PROMISE(a_running_key_is_lost_at_once, "replay.lease", NULL)
 PROMISE(order_does_not_matter, "replay.order", NULL)
 PROMISE(what_is_over_denies_what_was_before, "replay.denial", "replay.expired", NULL)
+PROMISE(an_answer_outlives_its_claim, "replay.final", NULL)
 PROMISE(a_small_store_reads_a_large_log, "replay.expired", "replay.no_room", NULL)
 PROMISE(the_log_word_says_what_is_proven, "replay.unproven", NULL)
 
@@ -338,6 +365,7 @@ int main(void)
         cmocka_unit_test(test_a_running_key_is_lost_at_once),
         cmocka_unit_test(test_order_does_not_matter),
         cmocka_unit_test(test_what_is_over_denies_what_was_before),
+        cmocka_unit_test(test_an_answer_outlives_its_claim),
         cmocka_unit_test(test_a_small_store_reads_a_large_log),
         cmocka_unit_test(test_the_log_word_says_what_is_proven),
     };
