@@ -25,6 +25,7 @@ struct scan {
     struct idem_scan_result *r;
     struct idem_window window;
     struct idem_pace pace;
+    struct idem_wal_salt salt; /* of the file that is read */
     struct idem_file_rec *files;
     size_t count;
     uint64_t from, to; /* only records in [from, to) are handed on; to 0: all */
@@ -129,7 +130,7 @@ static int scan_records(struct scan *s, const struct idem_file_rec *f, const str
         }
         struct idem_rec rec;
         uint64_t there = padded > IDEM_WAL_GRAIN && padded <= left ? padded : IDEM_WAL_GRAIN;
-        stop->how = idem_rec_decode(p, IDEM_FAULT("scan.holes") ? padded : there, f->salt, at, &rec, &bytes);
+        stop->how = idem_rec_decode_salted(p, IDEM_FAULT("scan.holes") ? padded : there, &s->salt, at, &rec, &bytes);
         if (stop->how != FORMAT_OK && !(stop->how == FORMAT_UNKNOWN && IDEM_FAULT("scan.unknown")))
             return IDEM_OK;
         stop->how = FORMAT_OK;
@@ -297,6 +298,7 @@ static int scan_file(struct scan *s, const struct idem_file_rec *header, const s
         limit = space_end(&f);
     idem_window_start(&s->window, f.number, fd, limit > f.base ? offset_of(&f, limit) : IDEM_WAL_HEADER_BYTES,
                       s->newest_only ? IDEM_WINDOW_SKIM : IDEM_WINDOW_BYTES);
+    idem_wal_salt(&s->salt, f.salt);
     s->r->newest_expiry_ms = 0;
     e = closed ? scan_closed(s, &f, limit) : scan_open(s, &f);
     idem_window_stop(&s->window);

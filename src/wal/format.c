@@ -363,10 +363,16 @@ void idem_wal_salt(struct idem_wal_salt *s, uint64_t salt)
     XXH3_generateSecret_fromSeed(s->secret, salt);
 }
 
+/* Of `padded` bytes, the sum's own included. */
+static uint64_t sum_of(const struct idem_wal_salt *salt, const uint8_t *rec, uint64_t padded)
+{
+    return XXH3_64bits_withSecretandSeed(rec + 8, padded - 8, salt->secret, sizeof salt->secret, salt->salt);
+}
+
 uint64_t idem_rec_sum(const struct idem_wal_salt *salt, uint8_t *out)
 {
     uint64_t padded = idem_wal_padded(get(out + 8, 4));
-    put(out, XXH3_64bits_withSecretandSeed(out + 8, padded - 8, salt->secret, sizeof salt->secret, salt->salt), 8);
+    put(out, sum_of(salt, out, padded), 8);
     return padded;
 }
 
@@ -399,16 +405,24 @@ static bool state_fits(const struct idem_rec *r)
     }
 }
 
-enum idem_format idem_rec_decode(const uint8_t *in, uint64_t n, uint64_t salt, uint64_t position, struct idem_rec *r,
-                                 uint64_t *bytes)
+/* Is a record of *padded bytes there, as far as its checksum tells? n: what there is. salted NULL: the salt as it is. */
+static enum idem_format whole(const uint8_t *in, uint64_t n, uint64_t salt, const struct idem_wal_salt *salted,
+                              uint64_t *exact, uint64_t *padded)
 {
     if (n < IDEM_WAL_GRAIN)
         return FORMAT_LENGTH;
-    uint64_t exact = get(in + 8, 4), padded = idem_wal_padded(exact);
-    if (exact < IDEM_WAL_GRAIN || padded > n)
+    *exact = get(in + 8, 4);
+    *padded = idem_wal_padded(*exact);
+    if (*exact < IDEM_WAL_GRAIN || *padded > n)
         return all_zero(in, IDEM_WAL_GRAIN) ? FORMAT_ZERO : FORMAT_CHECKSUM;
-    if (get(in, 8) != XXH3_64bits_withSeed(in + 8, padded - 8, salt))
-        return FORMAT_CHECKSUM;
+    uint64_t sum = salted != NULL ? sum_of(salted, in, *padded) : XXH3_64bits_withSeed(in + 8, *padded - 8, salt);
+    return get(in, 8) == sum ? FORMAT_OK : FORMAT_CHECKSUM;
+}
+
+/* What a record says whose checksum is right. */
+static enum idem_format read_fields(const uint8_t *in, uint64_t exact, uint64_t padded, uint64_t position,
+                                    struct idem_rec *r, uint64_t *bytes)
+{
     zero_small(r, sizeof *r);
     r->kind = in[12];
     r->state = in[13];
@@ -465,6 +479,22 @@ enum idem_format idem_rec_decode(const uint8_t *in, uint64_t n, uint64_t salt, u
     r->more = take(&at, r->more_bytes);
     *bytes = padded;
     return known(r->kind) || (r->flags & REC_OPTIONAL) ? FORMAT_OK : FORMAT_UNKNOWN;
+}
+
+enum idem_format idem_rec_decode(const uint8_t *in, uint64_t n, uint64_t salt, uint64_t position, struct idem_rec *r,
+                                 uint64_t *bytes)
+{
+    uint64_t exact = 0, padded = 0;
+    enum idem_format f = whole(in, n, salt, NULL, &exact, &padded);
+    return f == FORMAT_OK ? read_fields(in, exact, padded, position, r, bytes) : f;
+}
+
+enum idem_format idem_rec_decode_salted(const uint8_t *in, uint64_t n, const struct idem_wal_salt *salt,
+                                        uint64_t position, struct idem_rec *r, uint64_t *bytes)
+{
+    uint64_t exact = 0, padded = 0;
+    enum idem_format f = whole(in, n, 0, salt, &exact, &padded);
+    return f == FORMAT_OK ? read_fields(in, exact, padded, position, r, bytes) : f;
 }
 
 /* ------------------------------------------------------------------ which record holds */

@@ -247,6 +247,9 @@ uint64_t idem_rec_sum(const struct idem_wal_salt *salt, uint8_t *out);
    FORMAT_UNKNOWN is for kinds without REC_OPTIONAL; with it an unknown kind is FORMAT_OK, its payload in more. */
 enum idem_format idem_rec_decode(const uint8_t *in, uint64_t n, uint64_t salt, uint64_t position, struct idem_rec *r,
                                  uint64_t *bytes);
+/* The same, for many records of one file. */
+enum idem_format idem_rec_decode_salted(const uint8_t *in, uint64_t n, const struct idem_wal_salt *salt,
+                                        uint64_t position, struct idem_rec *r, uint64_t *bytes);
 
 /* Later in a token's life: a greater number. */
 unsigned idem_rec_phase(uint8_t state);
