@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/point.h"
-#include "index/bucket.h"
+#include "index/alone.h"
 #include "store/source.h"
 
 #define ROOM_TRIES   64u
@@ -103,6 +103,25 @@ static void entry_of(const struct idem_rec *r, uint64_t hash, int64_t now_ms, st
     }
 }
 
+/* There is no free slot where the scan looked: the ordinary way, which looks further and frees what is gone. */
+static int insert_far(struct idem_replay *p, const struct idem_rec *r, uint64_t hash, struct idem_found *f,
+                      const struct idem_gap *gap, const struct idem_space *space)
+{
+    struct idem_ctx *ctx = &p->ctx;
+    struct idem_index_key key = {r->key, r->key_bytes, r->scope_bytes, hash};
+    int n = idem_index_insert(ctx, &key, gap, space, p->now_ms, &f->place);
+    if (n != 1) {
+        idem_arena_emptied(ctx, space->unit);
+        return n == 0 ? idem_fail(IDEM_E_CORRUPT, "a bucket changed in a store that nobody else has") : n;
+    }
+    if (r->state == WORD_IN_PROGRESS)
+        return IDEM_OK;
+    /* An insertion makes a claim. Nobody looks at it before it is what it should be. */
+    f->slot = &ctx->v->buckets[f->place / 8].slots[f->place % 8];
+    f->word = load_relaxed(f->slot);
+    return idem_index_set_state(f, r->state) ? IDEM_OK : idem_fail(IDEM_E_CORRUPT, "a new slot changed");
+}
+
 static int place(struct idem_replay *p, const struct idem_rec *r, uint64_t hash, struct idem_found *f,
                  const struct idem_gap *gap, bool there)
 {
@@ -136,23 +155,14 @@ static int place(struct idem_replay *p, const struct idem_rec *r, uint64_t hash,
     store_relaxed(&space.at[4],
                   r->position < p->proven || IDEM_FAULT("replay.unproven") ? log_word(r->position, r->state) : 0);
     if (there) {
-        if (idem_index_hold(ctx, f) && idem_index_replace(ctx, f, r->state, &space))
-            return IDEM_OK;
-        return idem_fail(IDEM_E_CORRUPT, "a slot changed in a store that nobody else has");
-    }
-    struct idem_index_key key = {r->key, r->key_bytes, r->scope_bytes, hash};
-    int n = idem_index_insert(ctx, &key, gap, &space, p->now_ms, &f->place);
-    if (n != 1) {
-        idem_arena_emptied(ctx, space.unit);
-        return n == 0 ? idem_fail(IDEM_E_CORRUPT, "a bucket changed in a store that nobody else has") : n;
-    }
-    p->keys++;
-    if (r->state == WORD_IN_PROGRESS)
+        idem_alone_replace(ctx, f, r->state, &space);
         return IDEM_OK;
-    /* An insertion makes a claim. Nobody looks at it before it is what it should be. */
-    f->slot = &ctx->v->buckets[f->place / 8].slots[f->place % 8];
-    f->word = load_relaxed(f->slot);
-    return idem_index_set_state(f, r->state) ? IDEM_OK : idem_fail(IDEM_E_CORRUPT, "a new slot changed");
+    }
+    int placed =
+        idem_alone_insert(ctx->v, hash, gap, r->state, &space) ? IDEM_OK : insert_far(p, r, hash, f, gap, &space);
+    if (placed == IDEM_OK)
+        p->keys++;
+    return placed;
 }
 
 static int apply_once(struct idem_replay *p, const struct idem_rec *r, uint64_t hash)
@@ -178,17 +188,16 @@ static int apply_once(struct idem_replay *p, const struct idem_rec *r, uint64_t 
     return place(p, r, hash, &f, &gap, e == FIND_PRESENT);
 }
 
-/* What was replaced leaves its region to a sweep, as ever. */
+/* What was replaced leaves its region to a sweep, as ever. The hazards stay set from record to record: nobody minds them but a sweep of ours. */
 static int apply(struct idem_replay *p, const struct idem_rec *r, uint64_t hash)
 {
     int e = apply_once(p, r, hash);
-    idem_arena_leave(&p->ctx);
     for (unsigned tries = 0; e == IDEM_E_FULL && tries < ROOM_TRIES && !IDEM_FAULT("replay.no_room"); tries++) {
+        idem_arena_leave(&p->ctx);
         uint64_t before = load_relaxed(&p->ctx.lane->counters[COUNT_SWEPT_REGIONS]);
         bool more = idem_sweep(&p->ctx, MAKE_ROOM_US, 2);
         bool helped = load_relaxed(&p->ctx.lane->counters[COUNT_SWEPT_REGIONS]) != before;
         e = apply_once(p, r, hash);
-        idem_arena_leave(&p->ctx);
         if (!more && !helped)
             break;
     }
@@ -279,6 +288,7 @@ int idem_replay_add(struct idem_replay *p, const struct idem_rec *r)
 
 /* ------------------------------------------------------------------ the end */
 
+/* A slot of this bucket that is no answer. */
 static void settle_slot(struct idem_replay *p, uint64_t bucket, unsigned slot, idem_recovery *out)
 {
     struct idem_view *v = p->ctx.v;
@@ -286,14 +296,7 @@ static void settle_slot(struct idem_replay *p, uint64_t bucket, unsigned slot, i
     f.slot = &v->buckets[bucket].slots[slot];
     f.place = bucket * 8 + slot;
     f.word = load_relaxed(f.slot);
-    if (!word_final(f.word))
-        return;
     unsigned state = word_state(f.word);
-    if (state ==
-        WORD_COMPLETED) { /* no record of a claim says so: its lease is nowhere. Its bytes need not be fetched */
-        out->completed++;
-        return;
-    }
     if (!idem_entry_load(v, f.word, &f.entry))
         return;
     if (state == WORD_FORGOTTEN) {
@@ -310,23 +313,36 @@ static void settle_slot(struct idem_replay *p, uint64_t bucket, unsigned slot, i
         out->lost++;
 }
 
+/* Which of a bucket's slots hold something that is no answer, a bit each. Answers are only counted: no record of a claim says "completed", so none
+   has its lease anywhere, and their bytes need not be fetched. Without a branch: half of all slots are free, and nobody can guess which. */
+static unsigned unanswered(const struct idem_bucket_shm *b, uint64_t *completed)
+{
+    unsigned others = 0;
+    for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
+        unsigned state = word_state(load_relaxed(&b->slots[s]));
+        *completed += state == WORD_COMPLETED;
+        others |= (unsigned)(state != WORD_COMPLETED && state != WORD_TENTATIVE) << s;
+    }
+    return others;
+}
+
 int idem_replay_settle(struct idem_replay *p, idem_recovery *out)
 {
     struct idem_view *v = p->ctx.v;
     int e = flush(p);
+    idem_arena_leave(&p->ctx);
     if (e != IDEM_OK)
         return e;
     out->completed = out->lost = out->abandoned = 0;
     for (uint64_t b = 0; b < v->bucket_count; b++) {
         if (b + SETTLE_FAR < v->bucket_count) /* these lie in a row, but not beyond their page for the processor */
             prefetch(&v->buckets[b + SETTLE_FAR]);
-        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS && b + SETTLE_AHEAD < v->bucket_count; s++) {
-            uint64_t ahead = load_relaxed(&v->buckets[b + SETTLE_AHEAD].slots[s]);
-            if (word_state(ahead) != WORD_COMPLETED)
-                prefetch_entry(v, ahead);
-        }
-        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
-            settle_slot(p, b, s, out);
+        uint64_t seen = 0;
+        if (b + SETTLE_AHEAD < v->bucket_count)
+            for (unsigned o = unanswered(&v->buckets[b + SETTLE_AHEAD], &seen); o != 0; o &= o - 1)
+                prefetch_entry(v, load_relaxed(&v->buckets[b + SETTLE_AHEAD].slots[__builtin_ctz(o)]));
+        for (unsigned o = unanswered(&v->buckets[b], &out->completed); o != 0; o &= o - 1)
+            settle_slot(p, b, (unsigned)__builtin_ctz(o), out);
     }
     out->keys = out->completed + out->lost + out->abandoned;
     out->expired = p->expired;
