@@ -122,7 +122,7 @@ static int look_for_store(struct rebuild *b)
     struct idem_view *v;
     idem_options o;
     memset(&o, 0, sizeof o);
-    int e = idem_attach_hidden(b->path, "root", &o, &v);
+    int e = idem_attach_hidden(b->path, "root", &o, NULL, &v);
     if (e == IDEM_E_NO_STORE)
         return IDEM_OK;
     if (e != IDEM_OK)
@@ -141,7 +141,7 @@ static int look_for_owner(struct rebuild *b)
     if (place[0] == '\0' || strcmp(place, b->path) == 0 || IDEM_FAULT("recover.owner"))
         return IDEM_OK;
     memset(&o, 0, sizeof o);
-    if (idem_attach_hidden(place, "root", &o, &v) != IDEM_OK)
+    if (idem_attach_hidden(place, "root", &o, NULL, &v) != IDEM_OK)
         return IDEM_OK;
     struct stat its, ours; /* a copy of its log may go where it likes */
     bool owner = memcmp(v->fixed.uuid, b->d.id.uuid, sizeof b->d.id.uuid) == 0 &&
@@ -333,12 +333,13 @@ static void give_up(struct rebuild *b)
 
 static int build_once(struct rebuild *b)
 {
-    int e = idem_create_hidden(b->path, &b->options, &b->again, b->dir_fd, b->root_name);
+    struct idem_mapping gen;
+    int e = idem_create_hidden(b->path, &b->options, &b->again, b->dir_fd, b->root_name, &gen);
     if (e != IDEM_OK) {
         b->root_name[0] = '\0';
         return e;
     }
-    e = idem_attach_hidden(b->path, b->root_name, &b->options, &b->v);
+    e = idem_attach_hidden(b->path, b->root_name, &b->options, &gen, &b->v);
     if (e == IDEM_OK)
         e = idem_replay_begin(b->replay, b->v, b->as.store_ms, salvaging(b) ? 0 : b->s.proven);
     if (e == IDEM_OK)

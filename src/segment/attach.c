@@ -186,7 +186,8 @@ fail:;
     return e;
 }
 
-static int map_generation(const char *path, int dir_fd, bool huge, struct idem_view *v)
+/* made: its mapping, by who made it; the caller's if this fails. NULL: there is none yet. */
+static int map_generation(const char *path, int dir_fd, bool huge, const struct idem_mapping *made, struct idem_view *v)
 {
     char uuid[33], name[64];
     idem_uuid_text(v->fixed.uuid, uuid);
@@ -208,7 +209,7 @@ static int map_generation(const char *path, int dir_fd, bool huge, struct idem_v
         e = idem_fail(IDEM_E_CORRUPT, "%s/%s: %lld bytes, too short", path, name, (long long)st.st_size);
         goto fail;
     }
-    map = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    map = made != NULL ? made->at : mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
         e = idem_fail_errno("%s/%s: mmap", path, name);
         goto fail;
@@ -241,7 +242,7 @@ static int map_generation(const char *path, int dir_fd, bool huge, struct idem_v
     return IDEM_OK;
 fail:;
     int kept = errno;
-    if (map != MAP_FAILED)
+    if (map != MAP_FAILED && made == NULL)
         munmap(map, (size_t)st.st_size);
     close(fd);
     errno = kept;
@@ -256,7 +257,8 @@ static void unmap(struct idem_view *v)
         munmap(v->root, v->fixed.root_bytes);
 }
 
-static int attach(const char *path, const char *root_name, const idem_options *options, struct idem_view *v)
+static int attach(const char *path, const char *root_name, const idem_options *options, const struct idem_mapping *made,
+                  struct idem_view *v)
 {
     int dir_fd;
     int e = idem_path_open_dir(path, NULL, 0, &dir_fd);
@@ -264,7 +266,7 @@ static int attach(const char *path, const char *root_name, const idem_options *o
         return e;
     e = map_root(path, dir_fd, root_name, v);
     if (e == IDEM_OK) {
-        e = map_generation(path, dir_fd, options->huge != IDEM_HUGE_OFF, v);
+        e = map_generation(path, dir_fd, options->huge != IDEM_HUGE_OFF, made, v);
         v->clock_shift_ns = idem_clock_namespace_shift_ns();
         if (e == IDEM_OK)
             e = idem_process_register(&v->process, idem_view_now_ms(v));
@@ -284,21 +286,24 @@ static int attach(const char *path, const char *root_name, const idem_options *o
 
 int idem_attach(const char *path, const idem_options *options, struct idem_view *v)
 {
-    return attach(path, "root", options, v);
+    return attach(path, "root", options, NULL, v);
 }
 
-int idem_attach_hidden(const char *path, const char *root_name, const idem_options *options, struct idem_view **view)
+int idem_attach_hidden(const char *path, const char *root_name, const idem_options *options,
+                       const struct idem_mapping *gen, struct idem_view **view)
 {
     struct idem_view *v = calloc(1, sizeof *v);
-    if (v == NULL)
-        return idem_fail(IDEM_E_MEMORY, "no memory for a handle");
-    int e = attach(path, root_name, options, v);
-    if (e != IDEM_OK) {
-        free(v);
-        return e;
+    int e = v == NULL ? idem_fail(IDEM_E_MEMORY, "no memory for a handle") : attach(path, root_name, options, gen, v);
+    if (e == IDEM_OK) {
+        *view = v;
+        return IDEM_OK;
     }
-    *view = v;
-    return IDEM_OK;
+    int kept = errno;
+    if (gen != NULL && (v == NULL || v->generation == NULL)) /* else attach() has unmapped it */
+        munmap(gen->at, gen->bytes);
+    free(v);
+    errno = kept;
+    return e;
 }
 
 /* With the directory's lock: attach if somebody was faster, else clear what is unusable and create. */

@@ -188,7 +188,7 @@ static int fill_root_const(const idem_options *o, const struct idem_rebirth *aga
 }
 
 static int make_generation(int dir_fd, const char *path, const idem_options *o, struct idem_root_const *f,
-                           const char *name)
+                           const char *name, struct idem_mapping *gen)
 {
     struct idem_generation_const g;
     memset(&g, 0, sizeof g);
@@ -214,19 +214,20 @@ static int make_generation(int dir_fd, const char *path, const idem_options *o, 
             "tmpfs /run/idem",
             path);
     }
-    struct idem_generation_shm *gen = map;
-    memcpy(&gen->fixed, &g, sizeof g);
+    struct idem_generation_shm *head = map;
+    memcpy(&head->fixed, &g, sizeof g);
     struct idem_region_shm *regions = (struct idem_region_shm *)((uint8_t *)map + g.regions_off);
     for (uint64_t i = 0; i < g.region_count; i++)
         store_relaxed(&regions[i].state, UINT64_C(1) << 48); /* relaxed: before the magic; phase free, generation 1 */
-    store_release(&gen->magic, IDEM_GENERATION_MAGIC);       /* P6 release: everything above */
-    munmap(map, g.file_bytes);
+    store_release(&head->magic, IDEM_GENERATION_MAGIC);      /* P6 release: everything above */
+    *gen = (struct idem_mapping){map, g.file_bytes};
     return IDEM_OK;
 }
 
 /* d: the directory of a new log, claimed: its first file is made here, before anybody can find the root. */
 static int create_hidden(const char *path, const idem_options *o, const struct idem_rebirth *again,
-                         struct idem_log_dir *d, int dir_fd, char root_name[IDEM_ROOT_NAME_BYTES])
+                         struct idem_log_dir *d, int dir_fd, char root_name[IDEM_ROOT_NAME_BYTES],
+                         struct idem_mapping *gen)
 {
     struct idem_root_const f;
     struct idem_log_const l;
@@ -240,7 +241,7 @@ static int create_hidden(const char *path, const idem_options *o, const struct i
     idem_uuid_text(f.uuid, uuid);
     snprintf(gen_name, sizeof gen_name, "gen-%s-1", uuid);
     snprintf(root_name, IDEM_ROOT_NAME_BYTES, "root.tmp-%s", uuid);
-    e = make_generation(dir_fd, path, o, &f, gen_name);
+    e = make_generation(dir_fd, path, o, &f, gen_name, gen);
     if (e != IDEM_OK)
         return e;
     IDEM_POINT("create.generation");
@@ -248,6 +249,7 @@ static int create_hidden(const char *path, const idem_options *o, const struct i
     e = make_file(dir_fd, path, root_name, f.root_bytes, o->group, false, &map);
     if (e != IDEM_OK) {
         int kept = errno;
+        munmap(gen->at, gen->bytes);
         unlinkat(dir_fd, gen_name, 0);
         errno = kept;
         return e;
@@ -264,15 +266,17 @@ static int create_hidden(const char *path, const idem_options *o, const struct i
     store_release(&root->magic, IDEM_ROOT_MAGIC); /* P6 release: everything above */
     munmap(map, f.root_bytes);
     IDEM_POINT("create.root");
-    if (e != IDEM_OK)
+    if (e != IDEM_OK) {
+        munmap(gen->at, gen->bytes);
         idem_create_discard(dir_fd, root_name);
+    }
     return e;
 }
 
 int idem_create_hidden(const char *path, const idem_options *o, const struct idem_rebirth *again, int dir_fd,
-                       char root_name[IDEM_ROOT_NAME_BYTES])
+                       char root_name[IDEM_ROOT_NAME_BYTES], struct idem_mapping *gen)
 {
-    return create_hidden(path, o, again, NULL, dir_fd, root_name);
+    return create_hidden(path, o, again, NULL, dir_fd, root_name, gen);
 }
 
 void idem_create_discard(int dir_fd, const char *root_name)
@@ -297,9 +301,11 @@ int idem_create_reveal(const char *path, int dir_fd, const char *root_name)
 static int create_and_reveal(const char *path, const idem_options *o, struct idem_log_dir *d, int dir_fd)
 {
     char root_name[IDEM_ROOT_NAME_BYTES];
-    int e = create_hidden(path, o, NULL, d, dir_fd, root_name);
+    struct idem_mapping gen;
+    int e = create_hidden(path, o, NULL, d, dir_fd, root_name, &gen);
     if (e != IDEM_OK)
         return e;
+    munmap(gen.at, gen.bytes);
     e = idem_create_reveal(path, dir_fd, root_name);
     if (e != IDEM_OK)
         idem_create_discard(dir_fd, root_name);

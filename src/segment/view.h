@@ -88,14 +88,21 @@ struct idem_rebirth {
     int64_t floor_ms; /* no token is stamped below it: the log's greatest token ceiling */
 };
 /* Under the directory's lock, with no root or a dead one: all files, but the root under a temporary name (root_name), where nobody looks for
-   it. again NULL: a new store. Then idem_create_reveal() puts it in the root's place in one step, or _discard() removes both files. */
+   it. Then idem_create_reveal() puts it in the root's place in one step, or _discard() removes both files. *gen: the generation file's mapping, for
+   idem_attach_hidden(), whose it is from then on: to map all of it a second time costs a third of what making it did. */
 #define IDEM_ROOT_NAME_BYTES 64
+struct idem_mapping {
+    void *at;
+    uint64_t bytes;
+};
 int idem_create_hidden(const char *path, const idem_options *options, const struct idem_rebirth *again, int dir_fd,
-                       char root_name[IDEM_ROOT_NAME_BYTES]);
+                       char root_name[IDEM_ROOT_NAME_BYTES], struct idem_mapping *gen);
 int idem_create_reveal(const char *path, int dir_fd, const char *root_name);
 void idem_create_discard(int dir_fd, const char *root_name);
-/* As idem_attach(), for a root that is still hidden. Free the view with idem_view_close(). */
-int idem_attach_hidden(const char *path, const char *root_name, const idem_options *options, struct idem_view **view);
+/* As idem_attach(), for a root that is still hidden. gen: its generation file's mapping, gone if this fails; NULL: it is mapped here. Free the view
+   with idem_view_close(). */
+int idem_attach_hidden(const char *path, const char *root_name, const idem_options *options,
+                       const struct idem_mapping *gen, struct idem_view **view);
 /* The root at `path` says dead from now on, for all who have it open. Errors: IDEM_E_NO_STORE, IDEM_E_PERMISSION, IDEM_E_SYSTEM. */
 int idem_root_mark_dead(const char *path, int dir_fd);
 /*
