@@ -12,10 +12,12 @@
 struct recovery_rate {
     uint64_t records, bytes; /* of the log */
     double per_second, best; /* records a second of processor time: mean and best of the rounds */
+    double by_the_clock;     /* mean; others run meanwhile */
     double bytes_per_second;
     double floor; /* time over the floor's */
 };
-/* all: claims and marks are in the log, too; else answers alone. What can't be measured ends the process with 2. */
-recovery_rate recover_rate(bool all, uint64_t keys, unsigned rounds);
+/* The store lies in /dev/shm, the log below `disk`, as it was written each time. all: claims and marks are in the log, too; else answers alone. What
+   can't be measured ends the process with 2. */
+recovery_rate recover_rate(const char *disk, bool all, uint64_t keys, unsigned rounds);
 
 #endif
