@@ -101,20 +101,27 @@ void idem_uuid_text(const uint8_t uuid[16], char text[33])
         snprintf(text + 2 * i, 3, "%02x", uuid[i]);
 }
 
-/* Under the directory's lock and with no valid root: whatever creators left. */
-static void clear_leftovers(int dir_fd)
+/* Under the directory's lock and with no valid root: whatever creators left. -1 and errno: something is still there. */
+static int clear_leftovers(int dir_fd)
 {
     int d = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = d < 0 ? NULL : fdopendir(d);
+    if (d < 0)
+        return -1;
+    DIR *dir = fdopendir(d);
+    int failed = dir == NULL ? errno : 0;
+    struct dirent *ent;
+    while (dir != NULL && (errno = 0, ent = readdir(dir)) != NULL)
+        if ((strncmp(ent->d_name, "gen-", 4) == 0 || strncmp(ent->d_name, "root.tmp-", 9) == 0) &&
+            unlinkat(dir_fd, ent->d_name, 0) != 0)
+            failed = errno;
     if (dir == NULL) {
-        if (d >= 0)
-            close(d);
-        return;
+        close(d);
+    } else {
+        failed = errno != 0 ? errno : failed;
+        closedir(dir);
     }
-    for (struct dirent *ent; (ent = readdir(dir)) != NULL;)
-        if (strncmp(ent->d_name, "gen-", 4) == 0 || strncmp(ent->d_name, "root.tmp-", 9) == 0)
-            unlinkat(dir_fd, ent->d_name, 0);
-    closedir(dir);
+    errno = failed;
+    return failed == 0 ? 0 : -1;
 }
 
 int idem_boot_id(uint8_t boot_id[40])
@@ -236,7 +243,7 @@ static int create_hidden(const char *path, const idem_options *o, const struct i
         e = fill_log_const(o, again, &l);
     if (e != IDEM_OK)
         return e;
-    clear_leftovers(dir_fd);
+    clear_leftovers(dir_fd); /* what can't be removed only takes space */
     char uuid[33], gen_name[64];
     idem_uuid_text(f.uuid, uuid);
     snprintf(gen_name, sizeof gen_name, "gen-%s-1", uuid);
@@ -379,7 +386,8 @@ int idem_view_destroy(const char *path)
     e = idem_root_mark_dead(path, dir_fd);
     if (e != IDEM_OK) {
         if (e == IDEM_E_NO_STORE) { /* perhaps a half-created or half-removed one */
-            clear_leftovers(dir_fd);
+            if (clear_leftovers(dir_fd) != 0)
+                e = idem_fail_errno("%s: what a dead process left there could not be removed", path);
             rmdir(path);
         }
         goto out_dir;
@@ -393,10 +401,13 @@ int idem_view_destroy(const char *path)
         goto out_dir;
     }
     IDEM_POINT("destroy.unlinked");
-    clear_leftovers(dir_fd);
-    if (rmdir(path) != 0 && errno != ENOTEMPTY && errno != EEXIST)
+    if (clear_leftovers(dir_fd) != 0)
+        e = idem_fail_errno("%s: the store is gone, its files could not be removed; destroy it once more", path);
+    else if (rmdir(path) != 0 && errno != ENOTEMPTY && errno != EEXIST)
         e = idem_fail_errno("%s: the store is gone, its directory could not be removed", path);
-out_dir:
+out_dir:;
+    int kept = errno;
     close(dir_fd);
+    errno = kept;
     return e;
 }
