@@ -267,9 +267,10 @@ static int attach(const char *path, const char *root_name, const idem_options *o
     e = map_root(path, dir_fd, root_name, v);
     if (e == IDEM_OK) {
         e = map_generation(path, dir_fd, options->huge != IDEM_HUGE_OFF, made, v);
-        v->clock_shift_ns = idem_clock_namespace_shift_ns();
-        if (e == IDEM_OK)
+        if (e == IDEM_OK) {
+            v->clock_shift_ns = idem_clock_namespace_shift_ns();
             e = idem_process_register(&v->process, idem_view_now_ms(v));
+        }
         if (e != IDEM_OK) {
             int kept = errno;
             close(v->process.fd);
