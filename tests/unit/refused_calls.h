@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What it returns says why; errno is not its own. */
@@ -71,6 +72,7 @@
 
 /* These take a number that may be missing; fcntl is called with one or none, never with two. */
 #define REFUSED_OPENS(X) X(open) X(openat) X(fcntl)
+#define REFUSED_SLEEP(X) X(nanosleep) /* never fails */
 
 enum refused_call {
 #define X(name, ...) REFUSE_##name,
@@ -96,7 +98,7 @@ static const struct refused_kind refused_kinds[REFUSED_KINDS] = {
 };
 
 static struct {
-    bool counts;
+    bool counts, sleepless;
     unsigned seen[REFUSED_KINDS]; /* since refuse() */
     enum refused_call what;
     unsigned nth; /* 0: none fails */
@@ -112,9 +114,16 @@ static inline void refuse(enum refused_call what, unsigned nth, int with)
     refused.with = with;
 }
 
+/* Sleeping takes no time, so that what gives up after ten seconds does so at once. Until refuse_nothing(). */
+static inline void refuse_sleep(void)
+{
+    refuse(REFUSED_KINDS, 0, 0);
+    refused.sleepless = true;
+}
+
 static inline void refuse_nothing(void)
 {
-    refused.counts = false;
+    refused.counts = refused.sleepless = false;
 }
 
 /* The call of now fails. */
@@ -147,6 +156,12 @@ int __wrap_openat(int dir_fd, const char *path, int flags, mode_t mode);
 int __wrap_openat(int dir_fd, const char *path, int flags, mode_t mode)
 {
     return refused_now(REFUSE_openat) ? -1 : __real_openat(dir_fd, path, flags, mode);
+}
+int __real_nanosleep(const struct timespec *t, struct timespec *left);
+int __wrap_nanosleep(const struct timespec *t, struct timespec *left);
+int __wrap_nanosleep(const struct timespec *t, struct timespec *left)
+{
+    return refused.counts && refused.sleepless ? 0 : __real_nanosleep(t, left);
 }
 int __real_fcntl(int fd, int what, long with);
 int __wrap_fcntl(int fd, int what, long with);
