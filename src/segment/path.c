@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/trust.h"
 #include "idem.h"
 
 #define LOCK_WAIT_MS 10000
@@ -84,27 +85,6 @@ int idem_path_resolve(const char *dir, bool create, char path[IDEM_PATH_MAX])
     return IDEM_OK;
 }
 
-static bool in_group(gid_t gid)
-{
-    if (gid == getegid())
-        return true;
-    gid_t groups[256];
-    int n = getgroups(256, groups);
-    for (int i = 0; i < n; i++)
-        if (groups[i] == gid)
-            return true;
-    return false;
-}
-
-/* Ours, root's, anyone's if we are root, or shared with a group of ours on purpose. */
-static bool trusted(const struct stat *st)
-{
-    uid_t me = geteuid();
-    if ((st->st_mode & S_IWOTH) != 0)
-        return false;
-    return me == 0 || st->st_uid == me || st->st_uid == 0 || ((st->st_mode & S_IWGRP) != 0 && in_group(st->st_gid));
-}
-
 int idem_path_open_dir(const char *path, bool *made, int64_t group, int *fd)
 {
     bool new_one = false;
@@ -131,7 +111,7 @@ int idem_path_open_dir(const char *path, bool *made, int64_t group, int *fd)
     int e = IDEM_OK;
     if (fstat(d, &st) != 0 || fstatfs(d, &fs) != 0)
         e = idem_fail_errno("%s", path);
-    else if (!trusted(&st))
+    else if (!idem_trusted(&st))
         e = idem_fail(
             IDEM_E_PERMISSION,
             "%s: owned by uid %u with mode %04o; a store's directory must be ours or root's (or shared with one of our "
@@ -183,7 +163,7 @@ int idem_path_open_file(int dir_fd, const char *path, const char *name, int *fd,
         e = idem_fail(IDEM_E_NO_STORE, "%s/%s: was just removed", path, name);
     else if (st->st_nlink != 1)
         e = idem_fail(IDEM_E_PERMISSION, "%s/%s: has %u links, must have one", path, name, (unsigned)st->st_nlink);
-    else if (!trusted(st))
+    else if (!idem_trusted(st))
         e = idem_fail(IDEM_E_PERMISSION,
                       "%s/%s: owned by uid %u with mode %04o; must be ours or root's, not writable by others", path,
                       name, (unsigned)st->st_uid, (unsigned)(st->st_mode & 07777));

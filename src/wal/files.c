@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/point.h"
+#include "base/trust.h"
 
 #define ID_NAME    "id"
 #define ID_BYTES   (2 * IDEM_WAL_SECTOR_BYTES)
@@ -40,14 +41,6 @@ static void tmp_name(const struct idem_file_rec *f, char name[TMP_BYTES])
 
 /* ------------------------------------------------------------------ directory and id */
 
-/* Ours, root's, or anyone's if we are root; by others not writable, by a group only where it is a shared log. */
-static bool trusted(const struct stat *st)
-{
-    uid_t me = geteuid();
-    return (st->st_mode & S_IWOTH) == 0 &&
-           (me == 0 || st->st_uid == me || st->st_uid == 0 || (st->st_mode & S_IWGRP) != 0);
-}
-
 static int open_file(struct idem_log_dir *d, const char *name, int flags, int *fd, struct stat *st)
 {
     int f = idem_io->open_at(d->fd, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
@@ -58,7 +51,7 @@ static int open_file(struct idem_log_dir *d, const char *name, int flags, int *f
     int e = IDEM_OK;
     if (idem_io->fstat(f, st) != 0)
         e = idem_log_fail(d, name, "fstat");
-    else if (!S_ISREG(st->st_mode) || st->st_nlink > 1 || !trusted(st))
+    else if (!S_ISREG(st->st_mode) || st->st_nlink > 1 || !idem_trusted(st))
         e = idem_fail(IDEM_E_PERMISSION,
                       "%s/%s: must be a regular file with one link, ours or root's, not writable by others", d->path,
                       name);
@@ -91,7 +84,7 @@ static int open_dir(const char *path, bool create, int64_t group, struct idem_lo
     struct stat st;
     if (idem_io->fstat(d->fd, &st) != 0)
         return idem_log_fail(d, "", "fstat");
-    if (!trusted(&st))
+    if (!idem_trusted(&st))
         return idem_fail(IDEM_E_PERMISSION,
                          "%s: owned by uid %u with mode %04o; must be ours or root's, not writable "
                          "by others",

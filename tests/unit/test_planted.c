@@ -370,6 +370,8 @@ static void anothers_store_is_trusted_only_if_it_is_shared_with_a_group_of_ours(
     give_to_team(dir, TEAM, 0770);
     give_to_team(wal, TEAM, 0755);
     as_user(eve_may_open, (void *)(intptr_t)IDEM_E_PERMISSION);
+    give_to_team(wal, TEAM + 1, 0775); /* or with others */
+    as_user(eve_may_open, (void *)(intptr_t)IDEM_E_PERMISSION);
 }
 
 /* ------------------------------------------------------------------ a daemon without standard descriptors */
