@@ -151,9 +151,9 @@ static int add_reference(struct idem_lead *lead, uint64_t ref, uint64_t cut, boo
 {
     const struct idem_log_source *s = &lead->log->source;
     struct idem_take t; /* rec and note are take()'s to fill */
-    /* Straight to where the record's encoding will want it. */
-    t.scratch = lead->bytes + lead->used + IDEM_WAL_FIXED_BYTES;
+    /* Straight to where the record's encoding will want it; the first of all finds no memory there yet. */
     t.room = lead->room - lead->used > TAKE_EDGE ? lead->room - lead->used - TAKE_EDGE : 0;
+    t.scratch = t.room > 0 ? lead->bytes + lead->used + IDEM_WAL_FIXED_BYTES : NULL;
     t.strict = lead->strict;
     t.careful = careful;
     t.cut = cut;
