@@ -8,6 +8,7 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -30,6 +31,7 @@ struct area {
 
 struct harness {
     unsigned processes;
+    bool floating; /* workers aren't pinned to a core each */
     _Alignas(CACHE_LINE) atomic_uint arrived;
     _Alignas(CACHE_LINE) atomic_uint round;
     _Alignas(CACHE_LINE) atomic_int stop;
@@ -287,7 +289,8 @@ static void run_worker(struct harness *h, unsigned me, harness_body body, void *
     signal(SIGHUP, SIG_DFL);
     signal(SIGCHLD, SIG_DFL);
     sigprocmask(SIG_SETMASK, old_mask, NULL);
-    pin(me, h->processes);
+    if (!h->floating)
+        pin(me, h->processes);
     _exit(body(h, me, ctx) == 0 ? 0 : 1);
 }
 
@@ -313,6 +316,14 @@ static unsigned reap(struct harness *h, pid_t *pids)
     return left;
 }
 
+static void start_clean(struct harness *h)
+{
+    atomic_store(&h->arrived, 0);
+    atomic_store(&h->stop, 0);
+    atomic_store(&h->error_taken, 0);
+    h->error[0] = '\0';
+}
+
 int harness_run(struct harness *h, harness_body body, void *ctx, unsigned timeout_s)
 {
     pid_t pids[HARNESS_PROCESSES_MAX] = {0};
@@ -321,10 +332,7 @@ int harness_run(struct harness *h, harness_body body, void *ctx, unsigned timeou
     struct sigaction on_end = {.sa_handler = on_child};
     struct sigaction old_action;
 
-    atomic_store(&h->arrived, 0);
-    atomic_store(&h->stop, 0);
-    atomic_store(&h->error_taken, 0);
-    h->error[0] = '\0';
+    start_clean(h);
     sigemptyset(&on_end.sa_mask);
     sigaction(SIGCHLD, &on_end, &old_action);
     sigemptyset(&child_only);
@@ -360,5 +368,48 @@ int harness_run(struct harness *h, harness_body body, void *ctx, unsigned timeou
     }
     sigprocmask(SIG_SETMASK, &old_mask, NULL);
     sigaction(SIGCHLD, &old_action, NULL);
+    return atomic_load(&h->stop) ? -1 : 0;
+}
+
+int harness_run_host(struct harness *h, harness_body body, void *ctx, unsigned timeout_s)
+{
+    h->floating = true;
+    return harness_run(h, body, ctx, timeout_s);
+}
+
+/* ------------------------------------------------------------------ threads */
+
+struct thread {
+    pthread_t id;
+    struct harness *h;
+    unsigned me;
+    harness_body body;
+    void *ctx;
+};
+
+static void *run_thread(void *arg)
+{
+    struct thread *t = arg;
+    pin(t->me, t->h->processes);
+    if (t->body(t->h, t->me, t->ctx) != 0)
+        harness_fail(t->h, "worker %u failed and said nothing", t->me);
+    return NULL;
+}
+
+int harness_run_threads(struct harness *h, harness_body body, void *ctx)
+{
+    struct thread threads[HARNESS_PROCESSES_MAX];
+    unsigned started = 0;
+    start_clean(h);
+    for (; started < h->processes; started++) {
+        threads[started] = (struct thread){.h = h, .me = started, .body = body, .ctx = ctx};
+        int error = pthread_create(&threads[started].id, NULL, run_thread, &threads[started]);
+        if (error != 0) {
+            harness_fail(h, "pthread_create: %s", strerror(error));
+            break;
+        }
+    }
+    for (unsigned i = 0; i < started; i++)
+        pthread_join(threads[i].id, NULL);
     return atomic_load(&h->stop) ? -1 : 0;
 }

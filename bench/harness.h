@@ -1,5 +1,6 @@
 /*
- * harness.h - run a body in N forked processes that start together, and add up what each one measured.
+ * harness.h - run a body in N forked processes (or threads, for tables that know only those) that start together, and add up
+ * what each one measured.
  *
  * Owns: the shared control block, the barrier, per-process sums, and a log-linear latency histogram.
  * google-benchmark knows threads only; everything it is told here comes from processes, as manual time.
@@ -17,7 +18,7 @@
 #include <stdint.h>
 
 #define HARNESS_PROCESSES_MAX 8u
-#define HARNESS_SERIES_MAX    8u
+#define HARNESS_SERIES_MAX    12u
 #define HARNESS_BARRIER_MS    120000u
 #define HARNESS_ERROR_BYTES   480u
 
@@ -49,6 +50,10 @@ void harness_free(struct harness *h);
 
 /* Forks, runs, waits for all. 0, or -1: harness_error() says why (a worker failed, died, or the time was over). */
 int harness_run(struct harness *h, harness_body body, void *ctx, unsigned timeout_s);
+/* The same in one forked process that may use every core: it hosts workers of its own. */
+int harness_run_host(struct harness *h, harness_body body, void *ctx, unsigned timeout_s);
+/* The same in threads of this process. No time-out: threads can't be ended from outside, their process can. */
+int harness_run_threads(struct harness *h, harness_body body, void *ctx);
 const char *harness_error(const struct harness *h);
 
 /* For the body. */

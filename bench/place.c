@@ -22,6 +22,9 @@
 #define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 #define HUGE_PAGE   ((size_t)2 << 20)
 #define TMPFS_MAGIC 0x01021994
@@ -126,6 +129,20 @@ void place_close(struct place *p)
     if (rmdir(p->dir) != 0)
         fprintf(stderr, "bench: cannot remove %s: %s\n", p->dir, strerror(errno));
     p->made = false;
+}
+
+static int remove_any(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st;
+    (void)type;
+    (void)at;
+    remove(path);
+    return 0;
+}
+
+void place_remove_tree(const char *path)
+{
+    nftw(path, remove_any, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 }
 
 uint64_t place_free_bytes(const struct place *p)
@@ -248,6 +265,29 @@ int place_touch_files(const char *dir)
     }
     fclose(f);
     return result;
+}
+
+void place_collapse_memory(void)
+{
+    char line[512];
+    FILE *f = fopen("/proc/self/maps", "re");
+    while (f && fgets(line, sizeof line, f)) {
+        uintptr_t from = 0;
+        uintptr_t to = 0;
+        char access[8];
+        unsigned long inode = 1;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s %*s %*s %lu", &from, &to, access, &inode) != 4 || inode != 0 ||
+            strcmp(access, "rw-p") != 0)
+            continue;
+        from = (from + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+        to = to / HUGE_PAGE * HUGE_PAGE;
+        if (from >= to)
+            continue;
+        madvise((void *)from, to - from, MADV_HUGEPAGE);
+        madvise((void *)from, to - from, MADV_COLLAPSE);
+    }
+    if (f)
+        fclose(f);
 }
 
 uint64_t place_huge_bytes(const void *at)

@@ -41,6 +41,13 @@ int place_touch(void *at, size_t bytes);
 /* The same for every shared mapping of a file below `dir` in this process. 0 or -1 (errno). */
 int place_touch_files(const char *dir);
 
+/* Gives every large private mapping of this process 2 MiB pages at once, also what a library allocated without asking for any.
+   Best effort: where the kernel has none, small pages are what the library's user gets. */
+void place_collapse_memory(void);
+
+/* Removes what lies at path, and everything below it on the same file system; no complaint if nothing does. */
+void place_remove_tree(const char *path);
+
 /* Of this process's mapping at `at`: bytes in 2 MiB pages, from /proc/self/smaps. */
 uint64_t place_huge_bytes(const void *at);
 
