@@ -203,3 +203,36 @@ uint64_t floor_replay(struct floor *f, const unsigned char *keys, size_t n)
     }
     return chain;
 }
+
+uint64_t floor_replay_many(struct floor *f, const unsigned char *keys, size_t n, size_t batch)
+{
+    uint64_t chain = 0;
+    XXH128_hash_t hashes[BATCH_MAX];
+    uint64_t *words[BATCH_MAX];
+    const unsigned char *records[BATCH_MAX];
+    unsigned char replies[BATCH_MAX][FLOOR_RESPONSE_BYTES];
+    for (size_t first = 0; first < n; first += batch) {
+        size_t count = n - first < batch ? n - first : batch;
+        for (size_t i = 0; i < count; i++) {
+            hashes[i] = hash_of(keys + (first + i) * FLOOR_KEY_BYTES + (chain & f->zero));
+            words[i] = word_of(f, hashes[i].high64);
+            __builtin_prefetch(words[i]);
+        }
+        for (size_t i = 0; i < count; i++) {
+            uint64_t seen = __atomic_load_n(words[i], __ATOMIC_RELAXED);
+            records[i] = f->records + pick(hashes[i].low64 + (seen & f->zero), f->record_count) * FLOOR_RECORD_BYTES;
+            for (unsigned line = 0; line < FLOOR_RECORD_BYTES; line += LINE_BYTES)
+                __builtin_prefetch(records[i] + line);
+        }
+        for (size_t i = 0; i < count; i++) {
+            uint64_t head;
+            memcpy(&head, records[i], sizeof head);
+            memcpy(replies[i], records[i] + FLOOR_HEAD_BYTES, FLOOR_RESPONSE_BYTES);
+            __asm__ volatile("" : : "r"(replies[i]) : "memory"); /* the copy must be made, not looked through */
+            uint64_t last;
+            memcpy(&last, replies[i] + FLOOR_RESPONSE_BYTES - sizeof last, sizeof last);
+            chain += head ^ last;
+        }
+    }
+    return chain;
+}

@@ -18,9 +18,10 @@
  *                cmpxchg on the line
  *   in_progress  hash; load of the random line; load of a random claim that depends on it
  *   replay       hash; load of the random line; a random record that depends on it: its head, and its 256 bytes copied
+ *   replay_many  the same for a batch: all hashes and prefetches of lines, then all records' prefetches, then all copies
  *
  * in_progress and replay are chained (the next key's address depends on bytes of the last answer), because a caller looks
- * at an answer before it asks again; the measured operation is chained in the same way. The others are not.
+ * at an answer before it asks again (replay_many from batch to batch); the measured operation is chained in the same way. The others are not.
  */
 #ifndef BENCH_FLOOR_H
 #define BENCH_FLOOR_H
@@ -62,6 +63,7 @@ uint64_t floor_claim_many(struct floor *f, const unsigned char *keys, size_t n, 
 uint64_t floor_complete(struct floor *f, const uint64_t *hashes, size_t n, uint64_t claim_at, uint64_t record_at);
 uint64_t floor_in_progress(struct floor *f, const unsigned char *keys, size_t n);
 uint64_t floor_replay(struct floor *f, const unsigned char *keys, size_t n);
+uint64_t floor_replay_many(struct floor *f, const unsigned char *keys, size_t n, size_t batch);
 
 /* Hashes for floor_complete(), outside the measured part. */
 void floor_hashes(const unsigned char *keys, size_t n, uint64_t *hashes);

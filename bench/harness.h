@@ -17,6 +17,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define HARNESS_PROCESSES_MAX 8u
 #define HARNESS_SERIES_MAX    12u
 #define HARNESS_BARRIER_MS    120000u
@@ -87,4 +91,7 @@ void hist_merge(struct hist *into, const struct hist *from);
 /* The upper edge of the bucket in which the quantile lies; 0 for an empty histogram. */
 uint64_t hist_quantile(const struct hist *h, double q);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -180,6 +180,7 @@ static long run_sampled(struct worker *w, enum peer_job job, struct peer_work *w
     uint64_t before = harness_now_ns();
     for (size_t first = 0; first < work->n; first += part.n) {
         part.n = work->n - first < work->batch ? work->n - first : work->batch;
+        part.own_ns = 0;
         part.keys = work->keys + first * KEY_BYTES;
         part.claims = work->claims + first * w->peer->claim_bytes;
         part.answers = work->answers + first;
@@ -188,7 +189,7 @@ static long run_sampled(struct worker *w, enum peer_job job, struct peer_work *w
             return got;
         total += got;
         uint64_t now = harness_now_ns();
-        hist_add(&w->latency, now - before);
+        hist_add(&w->latency, part.own_ns > 0 ? part.own_ns : now - before);
         before = now;
     }
     work->sum = part.sum;
@@ -221,7 +222,7 @@ static int timed_block(struct worker *w, const struct stretch *s, uint64_t at, s
     } else if (sampled) {
         hist_merge(&sum->latency, &w->latency);
     } else {
-        sum->op_ns += watch.ns;
+        sum->op_ns += work.own_ns > 0 ? work.own_ns : watch.ns;
         sum->op_count += n;
     }
     return 0;
@@ -416,7 +417,7 @@ static int run_cycle(struct harness *h, struct plan *plan, uint64_t cycle)
         return harness_fail(h, "a life's directories: %s", strerror(errno));
     plan->shared = peer->prepare(peer, &plan->place, why);
     if (!plan->shared)
-        return harness_fail(h, "prepare: %s", why);
+        return harness_fail(h, "%s", why);
     if (plan->life->huge && peer->reach == PEER_THREADS)
         place_collapse_memory();
     int result = peer->reach == PEER_THREADS ? harness_run_threads(plan->workers, work, plan)
@@ -508,9 +509,11 @@ static void run(const struct trial *self, const struct conditions *c, unsigned r
     else if (mkdir(plan.base, 0700) != 0 || mkdir(plan.disk_base, 0700) != 0)
         snprintf(out->why, sizeof out->why, "a life's directories: %s", strerror(errno));
     else if (harness_run_host(h, host, &plan, limit_s) != 0)
-        snprintf(out->why, sizeof out->why, "%s", harness_error(h));
+        out->left_out = strncmp(harness_error(h), PEER_LEFT_OUT, strlen(PEER_LEFT_OUT)) == 0;
     else
         take_figures(self, &plan, out);
+    if (out->why[0] == '\0')
+        snprintf(out->why, sizeof out->why, "%s", h ? harness_error(h) : "");
     /* A host that was killed left its files. */
     place_remove_tree(plan.base);
     place_remove_tree(plan.disk_base);

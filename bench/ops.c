@@ -11,9 +11,21 @@
 
 const char *ops_name(enum bench_op op)
 {
-    static const char *const names[OP_COUNT] = {"begin",    "begin_many/16", "begin_many/64",
-                                                "complete", "in_progress",   "replay"};
+    static const char *const names[OP_COUNT] = {"begin",       "begin_many/16", "begin_many/64", "complete",
+                                                "in_progress", "replay",        "replay_many/16"};
     return names[op];
+}
+
+const char *ops_call(enum bench_op op)
+{
+    static const char *const calls[OP_COUNT] = {"begin",       "begin_many", "begin_many", "complete",
+                                                "in_progress", "replay",     "replay_many"};
+    return calls[op];
+}
+
+unsigned ops_batch(enum bench_op op)
+{
+    return op == OP_MANY64 ? 64 : op == OP_MANY16 || op == OP_REPLAY16 ? 16 : 1;
 }
 
 void ops_prepare(struct ops *o)
@@ -146,6 +158,39 @@ static int block_ask(struct ops *o, size_t n, int expected, struct hist *latency
     return 0;
 }
 
+/* begin_many on keys that are completed; chained from batch to batch. */
+static int block_replay_many(struct ops *o, size_t n, size_t batch, struct hist *latency)
+{
+    uint64_t chain = 0;
+    uint64_t before = latency ? harness_now_ns() : 0;
+    for (size_t first = 0; first < n; first += batch) {
+        size_t count = n - first < batch ? n - first : batch;
+        for (size_t i = 0; i < count; i++)
+            o->requests[i].key.key = o->keys + (first + i) * KEY_BYTES + chained(o, chain);
+        int got = idem_begin_many(o->store, o->requests, count, o->results);
+        if (got != IDEM_OK)
+            return ops_wrong(o, "idem_begin_many", got);
+        for (size_t i = 0; i < count; i++) {
+            const idem_reply *reply = &o->results[i].reply;
+            uint64_t last;
+            if (o->results[i].verdict != IDEM_REPLAY || reply->body_bytes != sizeof o->body)
+                return ops_wrong(o, "idem_begin_many of a completed key", o->results[i].verdict);
+            memcpy(&last, (const unsigned char *)reply->body + sizeof o->body - sizeof last, sizeof last);
+            chain += last;
+        }
+        if (latency) {
+            uint64_t now = harness_now_ns();
+            hist_add(latency, now - before);
+            before = now;
+        }
+    }
+    if (n > 0 && memcmp(o->results[0].reply.body, o->body, sizeof o->body) != 0) {
+        snprintf(o->error, sizeof o->error, "a replay is not the answer that was stored");
+        return -1;
+    }
+    return 0;
+}
+
 int ops_run(struct ops *o, enum bench_op op, size_t n, struct hist *latency)
 {
     switch (op) {
@@ -159,6 +204,8 @@ int ops_run(struct ops *o, enum bench_op op, size_t n, struct hist *latency)
         return block_complete(o, n, latency);
     case OP_IN_PROGRESS:
         return block_ask(o, n, IDEM_IN_PROGRESS, latency);
+    case OP_REPLAY16:
+        return block_replay_many(o, n, 16, latency);
     default:
         return block_ask(o, n, IDEM_REPLAY, latency);
     }

@@ -15,7 +15,7 @@
 #include "idem.h"
 #include "keys.h"
 
-enum bench_op { OP_BEGIN, OP_MANY16, OP_MANY64, OP_COMPLETE, OP_IN_PROGRESS, OP_REPLAY, OP_COUNT };
+enum bench_op { OP_BEGIN, OP_MANY16, OP_MANY64, OP_COMPLETE, OP_IN_PROGRESS, OP_REPLAY, OP_REPLAY16, OP_COUNT };
 
 enum { OPS_BLOCK = 1024, OPS_BATCH_MAX = 64, OPS_REPLY_BYTES = 1024 };
 
@@ -33,6 +33,8 @@ struct ops {
 };
 
 const char *ops_name(enum bench_op op);
+const char *ops_call(enum bench_op op); /* the name without the batch */
+unsigned ops_batch(enum bench_op op);   /* keys in one call */
 
 /* store is set by the caller. */
 void ops_prepare(struct ops *o);

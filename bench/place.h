@@ -14,6 +14,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct place {
     char dir[256];
     bool made;         /* we made the directory */
@@ -51,4 +55,7 @@ void place_remove_tree(const char *path);
 /* Of this process's mapping at `at`: bytes in 2 MiB pages, from /proc/self/smaps. */
 uint64_t place_huge_bytes(const void *at);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

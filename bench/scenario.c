@@ -87,6 +87,9 @@ static void run_floor(struct worker *w, enum bench_op op, size_t n, uint64_t cla
     case OP_IN_PROGRESS:
         w->sink += floor_in_progress(f, w->ops.keys, n);
         break;
+    case OP_REPLAY16:
+        w->sink += floor_replay_many(f, w->ops.keys, n, 16);
+        break;
     default:
         w->sink += floor_replay(f, w->ops.keys, n);
         break;
@@ -258,12 +261,12 @@ static int complete_wave(struct worker *w, uint64_t from, uint64_t count)
 }
 
 /* Asks for answers in random order over all processes' keys. */
-static int ask_completed(struct worker *w)
+static int ask_completed(struct worker *w, enum bench_op op)
 {
     uint64_t keys = w->plan->s->keys;
     uint64_t asks = keys / 10 > REPLAYS_MIN ? keys / 10 : REPLAYS_MIN;
-    struct order order = order_of(keys, w->plan->round + 7);
-    struct stretch s = {.op = OP_REPLAY,
+    struct order order = order_of(keys, w->plan->round + 7 + op);
+    struct stretch s = {.op = op,
                         .count = (asks < keys ? asks : keys) / w->plan->s->processes,
                         .order = &order,
                         .step = w->plan->s->processes,
@@ -295,8 +298,9 @@ static int phases(struct worker *w)
         if (harness_barrier(w->h) != 0 || complete_wave(w, from, count) != 0 || harness_barrier(w->h) != 0)
             return -1;
     }
-    if (wanted(w, OP_REPLAY) && ask_completed(w) != 0)
-        return -1;
+    for (enum bench_op op = OP_REPLAY; op <= OP_REPLAY16; op++)
+        if (wanted(w, op) && ask_completed(w, op) != 0)
+            return -1;
     return harness_barrier(w->h);
 }
 
@@ -384,7 +388,8 @@ static int run_round(struct harness *h, struct plan *plan, struct scenario_resul
 {
     if (create_store(plan, out) != 0)
         return -1;
-    int result = harness_run(h, work, plan, 120u + (unsigned)(plan->s->keys / 20000));
+    unsigned limit_s = plan->s->limit_s > 0 ? plan->s->limit_s : 120u + (unsigned)(plan->s->keys / 20000);
+    int result = harness_run(h, work, plan, limit_s);
     if (result != 0)
         snprintf(out->error, sizeof out->error, "%s", harness_error(h));
     int got = idem_destroy(plan->path);
@@ -436,7 +441,7 @@ void scenario_run(const struct scenario *s, struct scenario_result *out)
     if (plan.back == MAP_FAILED || !h)
         snprintf(out->error, sizeof out->error, "no memory for the control block");
     else if (floor_create(&floor, s->place, s->keys, wave, s->huge, out->error, sizeof out->error) == 0) {
-        uint64_t rounds = s->keys < SMALL_STORE_OPS ? SMALL_STORE_OPS / s->keys : 1;
+        uint64_t rounds = s->brief ? 3 : s->keys < SMALL_STORE_OPS ? SMALL_STORE_OPS / s->keys : 1;
         int result = 0;
         for (plan.round = 0; plan.round < rounds && result == 0; plan.round++)
             result = run_round(h, &plan, out);

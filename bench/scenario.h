@@ -15,9 +15,11 @@ struct scenario {
     const struct place *place;
     uint64_t keys;
     unsigned processes;
-    bool huge;       /* 2 MiB pages for the store and the floors; else 4 KiB for both */
-    bool cold;       /* leave the store's pages to be mapped by the first access */
-    unsigned wanted; /* bit 1 << op: print it; what a wanted one needs runs too, unmeasured */
+    bool huge;        /* 2 MiB pages for the store and the floors; else 4 KiB for both */
+    bool brief;       /* three small stores are enough: does it work? */
+    unsigned limit_s; /* at most that long; 0: as long as that many keys may take */
+    bool cold;        /* leave the store's pages to be mapped by the first access */
+    unsigned wanted;  /* bit 1 << op: print it; what a wanted one needs runs too, unmeasured */
 };
 
 struct scenario_result {

@@ -41,6 +41,7 @@ extern "C" {
 #define PEER_ANSWER_BYTES 256u
 #define PEER_WHY_BYTES    320u
 #define PEER_BATCH_MAX    32u
+#define PEER_LEFT_OUT     "left out: "
 
 /* Who can share it: threads of one process, processes of one host, or clients of a server. */
 enum peer_reach { PEER_THREADS, PEER_PROCESSES, PEER_SERVER };
@@ -72,7 +73,8 @@ struct peer_work {
     const unsigned char *const *answers; /* completing: PEER_ANSWER_BYTES at each of n pointers */
     unsigned char *out;                  /* replaying: PEER_BATCH_MAX answers; see peer_out() */
     uint64_t sum;                        /* of what was replayed; peer_answered() adds to it */
-    uint64_t zero;                       /* always 0, but the compiler does not know */
+    uint64_t own_ns; /* set by who takes the time himself, inside a server: it counts instead of the driver's; else 0 */
+    uint64_t zero;   /* always 0, but the compiler does not know */
 };
 
 struct peer {
@@ -90,7 +92,8 @@ struct peer {
 
     /* What runs, e.g. "0.9.24", for the table. */
     void (*version)(const struct peer *self, char *text, size_t text_bytes);
-    /* The life's own material, or NULL with a sentence in why (PEER_WHY_BYTES). */
+    /* The life's own material, or NULL with a sentence in why (PEER_WHY_BYTES). One that begins with PEER_LEFT_OUT says that
+       something isn't installed here: that is said, and is no failure. */
     void *(*prepare)(const struct peer *self, const struct peer_place *place, char *why);
     /* The worker's own material, or NULL with a sentence in why. me: 0 .. workers - 1. */
     void *(*attach)(void *shared, unsigned me, char *why);

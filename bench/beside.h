@@ -1,0 +1,20 @@
+/*
+ * beside.h - idem's operations beside their floors, in turns of a few milliseconds, as trials. What bench/run measures, by the same
+ * code (scenario.h), in the rounds in which the peers are measured too.
+ */
+#ifndef BENCH_BESIDE_H
+#define BENCH_BESIDE_H
+
+#include "trial.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Rows are named after the call: "begin", "begin_many", "complete", "in_progress", "replay". */
+void beside_trial(struct trial *t, uint64_t keys, unsigned workers, bool huge);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
