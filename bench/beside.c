@@ -10,6 +10,8 @@
 
 #include "scenario.h"
 
+#define LARGE UINT64_C(10000000) /* from here on filling takes longer than measuring */
+
 static double per(uint64_t value, uint64_t count)
 {
     return count > 0 ? (double)value / (double)count : 0;
@@ -25,6 +27,7 @@ static void run(const struct trial *self, const struct conditions *c, unsigned r
                          .processes = row->workers,
                          .huge = row->huge,
                          .brief = c->smoke,
+                         .sample = row->keys >= LARGE,
                          .limit_s = limit_s,
                          .wanted = (1u << OP_COUNT) - 1};
     (void)round;

@@ -91,9 +91,9 @@ struct worker {
     uint64_t blocks[SERIES];
     unsigned char *claims; /* handles of a wave */
     unsigned char *scratch_claims;
-    const unsigned char *answers[BLOCK];
+    const unsigned char **answers; /* of a block: BLOCK of them, PEER_FILL_MAX if the peer fills */
     unsigned char bodies[BODIES][PEER_ANSWER_BYTES];
-    unsigned char keys[(BLOCK + 1) * KEY_BYTES];
+    unsigned char *keys; /* of a block */
     unsigned char out[PEER_BATCH_MAX * PEER_ANSWER_BYTES];
     struct hist latency; /* of a sampled block, until it is known to be undisturbed */
 };
@@ -279,8 +279,9 @@ static int prefill(struct worker *w)
                         .count = w->plan->share - w->plan->timed,
                         .claims = w->scratch_claims};
     size_t batch = w->peer->batches[PEER_CLAIM] & PEER_BY_32 ? 32 : w->peer->batches[PEER_CLAIM] & PEER_BY_16 ? 16 : 1;
-    for (uint64_t at = 0; at < s.count; at += BLOCK) {
-        size_t n = s.count - at < BLOCK ? (size_t)(s.count - at) : BLOCK;
+    size_t block = w->peer->fill ? PEER_FILL_MAX : BLOCK;
+    for (uint64_t at = 0; at < s.count; at += block) {
+        size_t n = s.count - at < block ? (size_t)(s.count - at) : block;
         write_block(w, &s, at, n);
         struct peer_work work = work_of(w, &s, 0, n, batch);
         long got;
@@ -362,18 +363,24 @@ static int work(struct harness *h, unsigned me, void *ctx)
     char why[PEER_WHY_BYTES] = "no memory";
     int result = -1;
     struct worker *w = calloc(1, sizeof *w);
-    unsigned char *claims = malloc((plan->wave + BLOCK) * (peer->claim_bytes + 1));
-    if (!w || !claims) {
+    size_t block = peer->fill ? PEER_FILL_MAX : BLOCK;
+    size_t claims_bytes = (plan->wave + block) * peer->claim_bytes + 1;
+    unsigned char *claims = malloc(claims_bytes);
+    unsigned char *keys = malloc((block + 1) * KEY_BYTES);
+    const unsigned char **answers = malloc(block * sizeof *answers);
+    if (!w || !claims || !keys || !answers) {
         harness_fail(h, "no memory for a worker");
         goto done;
     }
-    memset(claims, 0, (plan->wave + BLOCK) * (peer->claim_bytes + 1)); /* touched before the clock runs */
+    memset(claims, 0, claims_bytes); /* touched before the clock runs */
+    w->keys = keys;
+    w->answers = answers;
     w->h = h;
     w->plan = plan;
     w->peer = peer;
     w->me = me;
     w->scratch_claims = claims;
-    w->claims = claims + BLOCK * peer->claim_bytes;
+    w->claims = claims + block * peer->claim_bytes;
     make_bodies(w);
     w->own = peer->attach(plan->shared, me, why);
     if (!w->own) {
@@ -389,6 +396,8 @@ static int work(struct harness *h, unsigned me, void *ctx)
     if (result == 0)
         peer->detach(w->own);
 done:
+    free(answers);
+    free(keys);
     free(claims);
     free(w);
     return result;

@@ -58,6 +58,7 @@ struct worker {
     uint64_t ticks[OP_COUNT]; /* blocks done, over all rounds: decides which are sampled */
     uint64_t turns[OP_COUNT]; /* turns done, over all rounds: decides who goes first */
     uint64_t fill_turn;
+    bool untimed;       /* a wave that only fills */
     idem_claim *claims; /* of the wave */
     uint64_t sink;
     uint64_t hashes[OPS_BLOCK];
@@ -136,12 +137,13 @@ static int op_block(struct worker *w, const struct stretch *s, uint64_t done, si
     if (ops_run(&w->ops, s->op, n, sampled ? &w->latency : NULL) != 0)
         return harness_fail(w->h, "%s", w->ops.error);
     bool undisturbed = stopwatch_stop(&watch);
-    sum->blocks++;
-    if (!undisturbed) {
-        sum->disturbed++;
-    } else if (sampled) {
+    if (measured) {
+        sum->blocks++;
+        sum->disturbed += !undisturbed;
+    }
+    if (measured && undisturbed && sampled) {
         hist_merge(&sum->latency, &w->latency);
-    } else {
+    } else if (measured && undisturbed) {
         sum->op_ns += watch.ns;
         sum->op_count += n;
     }
@@ -175,7 +177,7 @@ static int floor_block(struct worker *w, const struct stretch *s, uint64_t done,
 /* Keys [done, done + n) of the stretch: on the store, and on the floor if the operation is wanted. */
 static int run_turn(struct worker *w, const struct stretch *s, uint64_t done, uint64_t n)
 {
-    bool measured = (w->plan->s->wanted & (1u << s->op)) != 0;
+    bool measured = (w->plan->s->wanted & (1u << s->op)) != 0 && !w->untimed;
     bool floor_first = w->turns[s->op]++ & 1;
     uint64_t tick = w->ticks[s->op];
     for (unsigned half = 0; half < (measured ? 2u : 1u); half++) {
@@ -219,11 +221,13 @@ static int fill(struct worker *w, uint64_t from, uint64_t count)
 {
     enum bench_op ways[3] = {OP_BEGIN};
     unsigned way_count = 0;
-    for (enum bench_op op = OP_BEGIN; op <= OP_MANY64; op++)
+    for (enum bench_op op = OP_BEGIN; op <= OP_MANY64 && !w->untimed; op++)
         if (wanted(w, op))
             ways[way_count++] = op;
-    if (way_count == 0)
+    if (way_count == 0) {
         way_count = 1;
+        ways[0] = w->untimed ? OP_MANY64 : OP_BEGIN;
+    }
     struct stretch s = {.claim_at = w->me * w->plan->wave_share,
                         .first_id = w->me * w->plan->share + from,
                         .count = count,
@@ -291,9 +295,10 @@ static int phases(struct worker *w)
     const struct plan *plan = w->plan;
     for (uint64_t from = 0; from < plan->share; from += plan->wave_share) {
         uint64_t count = plan->share - from < plan->wave_share ? plan->share - from : plan->wave_share;
+        w->untimed = plan->s->sample && from + plan->wave_share < plan->share;
         if (fill(w, from, count) != 0 || harness_barrier(w->h) != 0)
             return -1;
-        if (wanted(w, OP_IN_PROGRESS) && ask_running(w, from, count) != 0)
+        if (wanted(w, OP_IN_PROGRESS) && !w->untimed && ask_running(w, from, count) != 0)
             return -1;
         if (harness_barrier(w->h) != 0 || complete_wave(w, from, count) != 0 || harness_barrier(w->h) != 0)
             return -1;

@@ -18,6 +18,7 @@ struct scenario {
     bool huge;        /* 2 MiB pages for the store and the floors; else 4 KiB for both */
     bool brief;       /* three small stores are enough: does it work? */
     unsigned limit_s; /* at most that long; 0: as long as that many keys may take */
+    bool sample;      /* time the last wave alone; those before are filled as fast as can be */
     bool cold;        /* leave the store's pages to be mapped by the first access */
     unsigned wanted;  /* bit 1 << op: print it; what a wanted one needs runs too, unmeasured */
 };

@@ -157,6 +157,39 @@ static long complete(void *worker, struct peer_work *w)
     return (long)w->n;
 }
 
+/* Async: what is beforehand need not be on the disk when it is stored. */
+static long fill(void *worker, struct peer_work *w)
+{
+    struct worker *me = worker;
+    idem_response response = IDEM_RESPONSE_INIT;
+    struct peer_work part = *w;
+    long done = 0;
+    response.status = 200;
+    response.body_bytes = PEER_ANSWER_BYTES;
+    response.durability = IDEM_DURABILITY_ASYNC;
+    for (unsigned i = 0; i < PEER_BATCH_MAX; i++)
+        me->requests[i].durability = IDEM_DURABILITY_ASYNC;
+    part.batch = PEER_BATCH_MAX;
+    for (size_t first = 0; first < w->n; first += part.batch) {
+        long n = many(me, &part, first);
+        for (long i = 0; i < n; i++) {
+            response.body = w->answers[first + (size_t)i];
+            int got = me->results[i].verdict == IDEM_CLAIMED
+                          ? idem_complete(me->store, &me->results[i].claim, &response)
+                          : IDEM_E_EXISTS;
+            if (got != IDEM_OK)
+                return failed(me, "filling", got);
+            done++;
+        }
+        if (n < 0)
+            return -1;
+    }
+    for (unsigned i = 0; i < PEER_BATCH_MAX; i++)
+        me->requests[i].durability = IDEM_DURABILITY_DEFAULT;
+    idem_sync(me->store);
+    return done;
+}
+
 static bool is_answer(const idem_reply *reply)
 {
     return reply->status == 200 && reply->body_bytes == PEER_ANSWER_BYTES;
@@ -234,7 +267,8 @@ static const struct peer sync = {
     .name = "idem/sync",
     .settings = "a log, claims and answers sync; begin_many for batches: one flush for all of a batch",
     .durable = true,
-    .timed_keys = 4096,
+    .timed_keys = 1024,
+    .fill = fill,
     .batches = {PEER_BY_1 | PEER_BY_32, PEER_BY_1, PEER_BY_1},
     SAME,
 };

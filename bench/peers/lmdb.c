@@ -215,7 +215,7 @@ static void end(void *shared)
 static const struct peer nosync = {
     .name = "lmdb",
     .settings = "MDB_NOSYNC, WRITEMAP, NOMEMINIT on a tmpfs; read transactions renewed; a batch is a transaction",
-    .timed_keys = 131072,
+    .timed_keys = 65536,
     .batches = {PEER_BY_1 | PEER_BY_32, PEER_BY_1 | PEER_BY_32, PEER_BY_1 | PEER_BY_32},
     SAME,
 };

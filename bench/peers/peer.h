@@ -41,6 +41,7 @@ extern "C" {
 #define PEER_ANSWER_BYTES 256u
 #define PEER_WHY_BYTES    320u
 #define PEER_BATCH_MAX    32u
+#define PEER_FILL_MAX     65536u
 #define PEER_LEFT_OUT     "left out: "
 
 /* Who can share it: threads of one process, processes of one host, or clients of a server. */
@@ -97,7 +98,8 @@ struct peer {
     void *(*prepare)(const struct peer *self, const struct peer_place *place, char *why);
     /* The worker's own material, or NULL with a sentence in why. me: 0 .. workers - 1. */
     void *(*attach)(void *shared, unsigned me, char *why);
-    /* Claims and completes w->n keys by whatever is fastest, untimed; returns n. NULL: run[] in the largest batches does it. */
+    /* Claims and completes w->n keys (up to PEER_FILL_MAX) by whatever is fastest, untimed; returns n. NULL: run[] in the
+       largest batches does it. */
     long (*fill)(void *worker, struct peer_work *w);
     /* Returns what enum peer_job says, or -1 after a call failed: `error` says which and what. */
     long (*run[PEER_JOBS])(void *worker, struct peer_work *w);

@@ -90,7 +90,7 @@ long claim(void *me, peer_work *w)
     worker *self = static_cast<worker *>(me);
     long fresh = 0;
     for (size_t i = 0; i < w->n; i++) {
-        tkrzw::Status status = self->dbm->Set(key_of(w, i), std::string_view(), false);
+        tkrzw::Status status = self->dbm->Set(key_of(w, i), "r", false);
         if (status == tkrzw::Status::SUCCESS)
             fresh++;
         else if (status != tkrzw::Status::DUPLICATION_ERROR)
@@ -197,6 +197,7 @@ peer make_hash()
                   "HashDBM in a mapped file on a tmpfs: two buckets a key, in place, no CRC, space beforehand");
     p.prepare = hash_prepare;
     p.bytes = file_bytes;
+    p.timed_keys = 262144;
     return p;
 }
 
