@@ -7,7 +7,7 @@
 #include "idem.h"
 #include "peer.h"
 
-enum { PATH_BYTES = 320, LEASE_MS = 600000, ERROR_BYTES = 240, REPLY_BYTES = 512 };
+enum { PATH_BYTES = 320, LEASE_MS = 600000, ERROR_BYTES = 240, REPLY_BYTES = 512, SYNC_MS = 60000 };
 
 struct table {
     char path[PATH_BYTES];
@@ -186,7 +186,9 @@ static long fill(void *worker, struct peer_work *w)
     }
     for (unsigned i = 0; i < PEER_BATCH_MAX; i++)
         me->requests[i].durability = IDEM_DURABILITY_DEFAULT;
-    idem_sync(me->store);
+    int synced = idem_sync(me->store, SYNC_MS);
+    if (synced != IDEM_OK)
+        return failed(me, "idem_sync", synced);
     return done;
 }
 
