@@ -260,5 +260,4 @@ static const struct peer memcached = {
     .end = end,
 };
 
-extern const struct peer *const peers_memcached[];
 const struct peer *const peers_memcached[] = {&memcached, NULL};

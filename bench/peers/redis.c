@@ -272,5 +272,4 @@ static const struct peer always = {
     OPERATIONS,
 };
 
-extern const struct peer *const peers_redis[];
 const struct peer *const peers_redis[] = {&plain, &always, NULL};
