@@ -21,8 +21,8 @@
 extern "C" {
 #endif
 
-#define HARNESS_PROCESSES_MAX 8u
 #define HARNESS_SERIES_MAX    12u
+#define HARNESS_PROCESSES_MAX 64u
 #define HARNESS_BARRIER_MS    120000u
 #define HARNESS_ERROR_BYTES   480u
 
