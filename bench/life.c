@@ -191,6 +191,7 @@ static long run_sampled(struct worker *w, enum peer_job job, struct peer_work *w
         uint64_t now = harness_now_ns();
         hist_add(&w->latency, part.own_ns > 0 ? part.own_ns : now - before);
         before = now;
+        part.own_ns = 0;
     }
     work->sum = part.sum;
     return total;
@@ -212,6 +213,8 @@ static int timed_block(struct worker *w, const struct stretch *s, uint64_t at, s
     stopwatch_start(&watch);
     long got = sampled ? run_sampled(w, s->job, &work) : w->peer->run[s->job](w->own, &work);
     bool undisturbed = stopwatch_stop(&watch) || yields;
+    if (work.own_ns > 0)
+        watch.ns = work.own_ns;
     if (got != (long)n)
         return disqualify(w, s->job, "keys", got, (long)n);
     if (s->job == PEER_REPLAY && work.sum != expected)
