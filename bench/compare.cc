@@ -154,7 +154,8 @@ int main(int argc, char **argv)
     int status = 2;
     place place;
     std::string disk = std::string(o.disk) + "/idem-bench-XXXXXX";
-    if (lineup_add(all, &o) != 0)
+    conditions c{&place, nullptr, o.quick, o.smoke};
+    if (lineup_add(all, &o, &c) != 0)
         std::fputs("bench: out of memory, or more trials than there is room for\n", stderr);
     else if (rows_count(all) == 0)
         std::fprintf(stderr, "bench: --row %s matches no row; see --list\n", o.row);
@@ -165,7 +166,7 @@ int main(int argc, char **argv)
     else {
         harness_catch_signals();
         if (place_open(&place, o.dir, tmpfs_bytes) == 0) {
-            conditions c{&place, disk.c_str(), o.quick, o.smoke};
+            c.disk = disk.c_str();
             status = measure(all, &o, &c);
             place_close(&place);
         }

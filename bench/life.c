@@ -191,7 +191,6 @@ static long run_sampled(struct worker *w, enum peer_job job, struct peer_work *w
         uint64_t now = harness_now_ns();
         hist_add(&w->latency, part.own_ns > 0 ? part.own_ns : now - before);
         before = now;
-        part.own_ns = 0;
     }
     work->sum = part.sum;
     return total;
@@ -225,7 +224,7 @@ static int timed_block(struct worker *w, const struct stretch *s, uint64_t at, s
     } else if (sampled) {
         hist_merge(&sum->latency, &w->latency);
     } else {
-        sum->op_ns += work.own_ns > 0 ? work.own_ns : watch.ns;
+        sum->op_ns += watch.ns;
         sum->op_count += n;
     }
     return 0;

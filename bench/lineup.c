@@ -11,6 +11,7 @@
 #include "life.h"
 #include "peers/list.h"
 #include "peers/planted.h"
+#include "shapes.h"
 
 #define SMALL_KEYS   UINT64_C(10000)
 #define KEYS         UINT64_C(1000000)
@@ -87,11 +88,12 @@ static int add_smoke(struct trials *all, const struct options *o)
     return failed;
 }
 
-int lineup_add(struct trials *all, const struct options *o)
+int lineup_add(struct trials *all, const struct options *o, const struct conditions *c)
 {
+    int failed = hot_add(all, c) | crowd_add(all, c) | answers_add(all, c) | disturbed_add(all, c) | sync_add(all, c);
     if (o->smoke)
-        return add_smoke(all, o);
-    int failed = add_beside(all, o);
+        return failed | add_smoke(all, o);
+    failed |= add_beside(all, o);
     for (unsigned f = 0; peers_built[f]; f++)
         for (const struct peer *const *p = peers_built[f]; *p; p++)
             failed |= add_lives(all, *p, o);

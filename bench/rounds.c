@@ -197,6 +197,7 @@ const char *rows_why(const struct trials *all, unsigned row, bool *left_out)
     for (unsigned i = 0; i < all->done; i++)
         if (rows_figures(all, row, i))
             return NULL;
+    *left_out = all->done > 0;
     return all->done > 0 ? "other programs disturbed every block" : "not measured";
 }
 
