@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "harness.h"
 
@@ -111,6 +112,15 @@ static unsigned seconds_until(uint64_t deadline_ns)
     return now_ns < deadline_ns ? (unsigned)((deadline_ns - now_ns) / NS_PER_S) : 0;
 }
 
+/* Of all processes that have ended: beside the time a trial took, it tells how busy the machine was with other things. */
+static double processor_s(void)
+{
+    struct rusage u;
+    if (getrusage(RUSAGE_CHILDREN, &u) != 0)
+        return 0;
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
+}
+
 /* False: there was no time left for all of it. */
 static bool run_round(struct trials *all, const struct conditions *c, unsigned round, uint64_t deadline_ns)
 {
@@ -122,13 +132,14 @@ static bool run_round(struct trials *all, const struct conditions *c, unsigned r
         if (left_s == 0 || harness_interrupted())
             return false;
         uint64_t from_ns = harness_now_ns();
+        double from_s = processor_s();
         struct trial_result *out = &e->results[round];
         memset(out, 0, sizeof *out);
         e->trial.run(&e->trial, c, round, left_s < TRIAL_LIMIT_S ? left_s : TRIAL_LIMIT_S, out);
         if (harness_interrupted())
             return false;
-        fprintf(stderr, "bench: round %u, %s: %.1f s%s%s\n", round + 1, e->trial.name,
-                (double)(harness_now_ns() - from_ns) * 1e-9, out->why[0] ? ": " : "", out->why);
+        fprintf(stderr, "bench: round %u, %s: %.1f s (%.1f s of processors)%s%s\n", round + 1, e->trial.name,
+                (double)(harness_now_ns() - from_ns) * 1e-9, processor_s() - from_s, out->why[0] ? ": " : "", out->why);
         if (out->why[0] == '\0')
             continue;
         if (left_s < TRIAL_LIMIT_S && seconds_until(deadline_ns) == 0)
