@@ -65,3 +65,37 @@ void beside_trial(struct trial *t, uint64_t keys, unsigned workers, bool huge)
                                                   .huge = huge};
     t->run = run;
 }
+
+enum { COPIES = 1 << 16, COPY_BLOCKS = 64, SOURCES = 16 };
+
+static void run_memcpy(const struct trial *self, const struct conditions *c, unsigned round, unsigned limit_s,
+                       struct trial_result *out)
+{
+    static unsigned char from[SOURCES][FLOOR_RESPONSE_BYTES];
+    unsigned char to[FLOOR_RESPONSE_BYTES];
+    uint64_t ns = 0;
+    uint64_t count = 0;
+    (void)self;
+    (void)c;
+    (void)round;
+    (void)limit_s;
+    for (unsigned block = 0; block < COPY_BLOCKS; block++) {
+        struct stopwatch watch;
+        stopwatch_start(&watch);
+        for (unsigned i = 0; i < COPIES; i++) {
+            memcpy(to, from[i % SOURCES], sizeof to);
+            __asm__ volatile("" : : "r"(to) : "memory"); /* the copy must be made */
+        }
+        if (!stopwatch_stop(&watch))
+            continue;
+        ns += watch.ns;
+        count += COPIES;
+    }
+    out->of[0] = (struct figures){.value = per(ns, count), .missing = count == 0};
+}
+
+void beside_memcpy(struct trial *t)
+{
+    *t = (struct trial){.name = "memcpy of an answer", .row_count = 1, .run = run_memcpy};
+    t->rows[0] = (struct row_id){.job = "memcpy", .who = "floor", .unit = "ns/op", .batch = 1, .keys = 1, .workers = 1};
+}

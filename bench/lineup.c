@@ -59,6 +59,10 @@ static int add_lives(struct trials *all, const struct peer *peer, const struct o
 static int add_beside(struct trials *all, const struct options *o)
 {
     static const uint64_t sizes[] = {SMALL_KEYS, KEYS, LARGE_KEYS};
+    struct trial copy;
+    beside_memcpy(&copy);
+    if (trials_add(all, &copy) != 0)
+        return -1;
     for (unsigned size = 0; size < 3; size++)
         for (unsigned workers = 1; workers <= 2; workers++)
             for (int huge = 1; huge >= 0; huge--) {
