@@ -209,7 +209,7 @@ const char *rows_why(const struct trials *all, unsigned row, bool *left_out)
         if (rows_figures(all, row, i))
             return NULL;
     *left_out = all->done > 0;
-    return all->done > 0 ? "other programs disturbed every block" : "not measured";
+    return all->done > 0 ? "no block of it was timed undisturbed" : "not measured";
 }
 
 static int by_value(const void *a, const void *b)
