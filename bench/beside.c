@@ -52,11 +52,14 @@ static void run(const struct trial *self, const struct conditions *c, unsigned r
 
 void beside_trial(struct trial *t, uint64_t keys, unsigned workers, bool huge)
 {
+    static const char *const jobs[OP_COUNT] = {BESIDE "begin",      BESIDE "begin_many",  BESIDE "begin_many",
+                                               BESIDE "complete",   BESIDE "in_progress", BESIDE "replay",
+                                               BESIDE "replay_many"};
     memset(t, 0, sizeof *t);
     snprintf(t->name, sizeof t->name, "idem beside its floors, %" PRIu64 " keys, %u process%s, %s pages", keys, workers,
              workers == 1 ? "" : "es", huge ? "2 MiB" : "4 KiB");
     for (unsigned op = 0; op < OP_COUNT; op++)
-        t->rows[t->row_count++] = (struct row_id){.job = ops_call((enum bench_op)op),
+        t->rows[t->row_count++] = (struct row_id){.job = jobs[op],
                                                   .who = "idem",
                                                   .unit = "ns/op",
                                                   .batch = ops_batch((enum bench_op)op),

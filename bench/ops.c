@@ -16,13 +16,6 @@ const char *ops_name(enum bench_op op)
     return names[op];
 }
 
-const char *ops_call(enum bench_op op)
-{
-    static const char *const calls[OP_COUNT] = {"begin",       "begin_many", "begin_many", "complete",
-                                                "in_progress", "replay",     "replay_many"};
-    return calls[op];
-}
-
 unsigned ops_batch(enum bench_op op)
 {
     return op == OP_MANY64 ? 64 : op == OP_MANY16 || op == OP_REPLAY16 ? 16 : 1;

@@ -33,8 +33,7 @@ struct ops {
 };
 
 const char *ops_name(enum bench_op op);
-const char *ops_call(enum bench_op op); /* the name without the batch */
-unsigned ops_batch(enum bench_op op);   /* keys in one call */
+unsigned ops_batch(enum bench_op op); /* keys in one call */
 
 /* store is set by the caller. */
 void ops_prepare(struct ops *o);

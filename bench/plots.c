@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "beside.h"
 #include "svg.h"
 
 enum { FILE_BYTES = 512 };
@@ -68,9 +69,9 @@ static int by_keys(const struct trials *all, const char *folder)
 {
     static const struct {
         const char *job, *call, *title;
-    } panels[] = {{"claim", "begin", "claim"},
-                  {"complete", "complete", "complete, 256 B"},
-                  {"replay", "replay", "replay, 256 B"}};
+    } panels[] = {{"claim", BESIDE "begin", "claim"},
+                  {"complete", BESIDE "complete", "complete, 256 B"},
+                  {"replay", BESIDE "replay", "replay, 256 B"}};
     struct svg_lines chart = {.title = "Nanoseconds an operation, by keys in the table",
                               .subtitle = "one call, one worker, 2 MiB pages; lower is better; both axes logarithmic",
                               .x_label = "keys"};

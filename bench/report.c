@@ -12,6 +12,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "beside.h"
 #include "idem.h"
 #include "lineup.h"
 #include "place.h"
@@ -213,7 +214,7 @@ static void print_floors(const struct trials *all, FILE *to)
                   "|---|---|---|---|---|---|---|---|---|---|\n",
                   to);
         any = true;
-        fprintf(to, "| %s", id->job);
+        fprintf(to, "| %s", strncmp(id->job, BESIDE, strlen(BESIDE)) == 0 ? id->job + strlen(BESIDE) : id->job);
         if (id->batch > 1)
             fprintf(to, "/%u", id->batch);
         fputs(" | ", to);
