@@ -13,7 +13,6 @@ extern "C" {
 
 /* Rows are named after the call: BESIDE "begin", "begin_many", "complete", "in_progress", "replay", "replay_many". */
 #define BESIDE "beside/"
-
 void beside_trial(struct trial *t, uint64_t keys, unsigned workers, bool huge);
 
 /* The floor of handing an answer over, wherever it comes from: 256 bytes copied, cache to cache. One row, "memcpy". */

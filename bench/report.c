@@ -19,6 +19,12 @@
 
 enum { COLUMNS_MAX = 16, LINES_MAX = 64, NONE = -1 };
 
+/* idem's calls beside their floors have a table of their own. */
+static bool is_beside(const struct row_id *id)
+{
+    return strncmp(id->job, BESIDE, strlen(BESIDE)) == 0;
+}
+
 /* A table under construction: rows by line (who) and column. */
 struct grid {
     const struct row_id *columns[COLUMNS_MAX];
@@ -135,7 +141,7 @@ static void print_value(double v, FILE *to)
     else if (v >= 1e4)
         fprintf(to, "%.3gk", v / 1e3);
     else
-        fprintf(to, "%.*f", v < 10 ? 1 : 0, v);
+        fprintf(to, "%.*f", v < 10 ? 2 : 0, v);
 }
 
 /* 3: "x 3.1" of idem's figure in that column; nothing where idem has none. */
@@ -163,6 +169,9 @@ static void print_cell(const struct grid *g, const struct trials *all, unsigned 
         if (mine > 0)
             fprintf(to, " ×%.3g", s.median / mine);
     }
+    struct spread ratio = rows_ratio(all, (unsigned)row);
+    if (ratio.count > 0)
+        fprintf(to, ", %.2f (%.2f-%.2f) of what it can't beat", ratio.median, ratio.min, ratio.max);
     fputs(" |", to);
 }
 
@@ -195,18 +204,13 @@ static void print_grid(struct grid *g, const struct trials *all, FILE *to)
 
 /* ------------------------------------------------------------------ beside the floors */
 
-static bool has_floor(const struct trials *all, unsigned row)
-{
-    return rows_ratio(all, row).count > 0;
-}
-
 static void print_floors(const struct trials *all, FILE *to)
 {
     bool any = false;
     for (unsigned r = 0; r < rows_count(all); r++) {
         const struct row_id *id = rows_at(all, r);
         struct spread ratio = rows_ratio(all, r);
-        if (ratio.count == 0)
+        if (ratio.count == 0 || !is_beside(id))
             continue;
         if (!any)
             fputs("\n**idem beside its floors** (ns/op, in turns)\n\n"
@@ -214,7 +218,7 @@ static void print_floors(const struct trials *all, FILE *to)
                   "|---|---|---|---|---|---|---|---|---|---|\n",
                   to);
         any = true;
-        fprintf(to, "| %s", strncmp(id->job, BESIDE, strlen(BESIDE)) == 0 ? id->job + strlen(BESIDE) : id->job);
+        fprintf(to, "| %s", id->job + strlen(BESIDE));
         if (id->batch > 1)
             fprintf(to, "/%u", id->batch);
         fputs(" | ", to);
@@ -262,12 +266,12 @@ void report_tables(const struct trials *all, const struct conditions *c, FILE *t
         struct grid grid = {0};
         bool first = true;
         for (unsigned other = 0; other < rows_count(all); other++) {
-            if (has_floor(all, other) || !same_table(rows_at(all, r), rows_at(all, other)))
+            if (is_beside(rows_at(all, other)) || !same_table(rows_at(all, r), rows_at(all, other)))
                 continue;
             first = first && other >= r;
             grid_add(&grid, all, other);
         }
-        if (first && grid.line_count > 0 && !has_floor(all, r))
+        if (first && grid.line_count > 0 && !is_beside(rows_at(all, r)))
             print_grid(&grid, all, to);
     }
     print_missing(all, to);
