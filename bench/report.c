@@ -171,7 +171,7 @@ static void print_cell(const struct grid *g, const struct trials *all, unsigned 
     }
     struct spread ratio = rows_ratio(all, (unsigned)row);
     if (ratio.count > 0)
-        fprintf(to, ", %.2f (%.2f-%.2f) of what it can't beat", ratio.median, ratio.min, ratio.max);
+        fprintf(to, ", %.2f (%.2f-%.2f) of its floor", ratio.median, ratio.min, ratio.max);
     fputs(" |", to);
 }
 
