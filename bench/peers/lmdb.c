@@ -10,7 +10,7 @@
 
 #include "peer.h"
 
-enum { MODE = 0600, RUNNING_BYTES = 1 };
+enum { MODE = 0600, RUNNING_BYTES = 1, FILL_BATCH = 16384 };
 
 struct table {
     char path[320];
@@ -53,7 +53,7 @@ static void *prepare(const struct peer *self, const struct peer_place *place, ch
         return NULL;
     snprintf(t->path, sizeof t->path, "%s", self->durable ? place->disk : place->dir);
     /* Pages are two thirds full after random insertions; what a copy-on-write needs for a while comes on top. */
-    t->map_bytes = (size_t)(place->keys * 640 + (64u << 20)) & ~(size_t)4095;
+    t->map_bytes = (size_t)(place->keys * 1000 + (256u << 20)) & ~(size_t)4095;
     t->flags = self->durable ? MDB_NORDAHEAD : MDB_NORDAHEAD | MDB_NOSYNC | MDB_WRITEMAP | MDB_NOMEMINIT;
     MDB_env *env = env_open(t, why);
     if (!env) {
@@ -145,7 +145,7 @@ static long fill(void *worker, struct peer_work *w)
     unsigned flags = 0;
     mdb_env_get_flags(me->env, &flags);
     mdb_env_set_flags(me->env, MDB_NOSYNC, 1);
-    long done = put(me, w, w->n, ANSWER_AT_ONCE);
+    long done = put(me, w, FILL_BATCH, ANSWER_AT_ONCE);
     if (!(flags & MDB_NOSYNC))
         mdb_env_set_flags(me->env, MDB_NOSYNC, 0);
     return done;
@@ -184,15 +184,14 @@ static const char *error(void *worker)
     return me->error;
 }
 
-/* Pages up to the last that was ever used. */
+/* Pages that hold something; those that copying on write left free aren't held against it. */
 static uint64_t bytes(void *worker)
 {
     struct worker *me = worker;
-    MDB_envinfo info;
     MDB_stat stat;
-    if (mdb_env_info(me->env, &info) != 0 || mdb_env_stat(me->env, &stat) != 0)
+    if (mdb_env_stat(me->env, &stat) != 0)
         return 0;
-    return (uint64_t)(info.me_last_pgno + 1) * stat.ms_psize;
+    return (uint64_t)(stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages) * stat.ms_psize;
 }
 
 static void detach(void *worker)
