@@ -138,7 +138,9 @@ static bool seems_gone(const struct idem_view *v, struct idem_found *f)
 static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, struct tally *t)
 {
     struct idem_view *v = ctx->v;
-    struct idem_found f = {.slot = &v->buckets[bucket].slots[slot], .place = bucket * 8 + slot};
+    struct idem_found f; /* what is needed of it is set: clearing all of it for each slot took half of a pass */
+    f.slot = &v->buckets[bucket].slots[slot];
+    f.place = bucket * 8 + slot;
     for (unsigned tries = 0; tries < SLOT_TRIES; tries++) {
         f.word = load_acquire(f.slot); /* P1 acquire: the entry's bytes */
         if (f.word == 0)
