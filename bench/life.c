@@ -273,11 +273,11 @@ static int check(struct worker *w, const struct stretch *s, const char *of, long
 
 /* ------------------------------------------------------------------ a worker's life */
 
-/* Keys that are there before the clock runs, by the peer's fastest means. */
-static int prefill(struct worker *w)
+/* Keys that are there before the clock runs, by the peer's fastest means: `of` is whose. */
+static int prefill(struct worker *w, unsigned of)
 {
     struct stretch s = {.job = PEER_CLAIM,
-                        .first_id = w->me * w->plan->share,
+                        .first_id = of * w->plan->share,
                         .count = w->plan->share - w->plan->timed,
                         .claims = w->scratch_claims};
     size_t batch = w->peer->batches[PEER_CLAIM] & PEER_BY_32 ? 32 : w->peer->batches[PEER_CLAIM] & PEER_BY_16 ? 16 : 1;
@@ -298,6 +298,17 @@ static int prefill(struct worker *w)
             return disqualify(w, PEER_CLAIM, "keys beforehand", got, (long)n);
     }
     return 0;
+}
+
+static int prefill_all(struct worker *w)
+{
+    struct peer_work nothing = {.batch = 1};
+    if (!w->peer->fill || w->plan->timed == w->plan->share)
+        return prefill(w, w->me);
+    for (unsigned of = 0; of < w->plan->life->workers && w->me == 0; of++)
+        if (prefill(w, of) != 0)
+            return -1;
+    return w->me == 0 && w->peer->fill(w->own, &nothing) != 0 ? disqualify(w, PEER_CLAIM, "keys beforehand", -1, 0) : 0;
 }
 
 /* Claimed, asked for, completed. Between barriers each worker looks at its neighbour's keys. */
@@ -346,7 +357,7 @@ static int phases(struct worker *w)
 {
     const struct plan *plan = w->plan;
     uint64_t first = plan->share - plan->timed;
-    if (prefill(w) != 0 || harness_barrier(w->h) != 0)
+    if (prefill_all(w) != 0 || harness_barrier(w->h) != 0)
         return -1;
     for (; first < plan->share; first += plan->wave) {
         uint64_t count = plan->share - first < plan->wave ? plan->share - first : plan->wave;

@@ -98,8 +98,9 @@ struct peer {
     void *(*prepare)(const struct peer *self, const struct peer_place *place, char *why);
     /* The worker's own material, or NULL with a sentence in why. me: 0 .. workers - 1. */
     void *(*attach)(void *shared, unsigned me, char *why);
-    /* Claims and completes w->n keys (up to PEER_FILL_MAX) by whatever is fastest, untimed; returns n. NULL: run[] in the
-       largest batches does it. */
+    /* Claims and completes w->n keys (up to PEER_FILL_MAX) by whatever is fastest, untimed; returns n. Worker 0 alone calls
+       it, for everybody's keys, and at the end once with n 0: then all must be there for all. NULL: run[] in the largest
+       batches does it, each worker for its own. */
     long (*fill)(void *worker, struct peer_work *w);
     /* Returns what enum peer_job says, or -1 after a call failed: `error` says which and what. */
     long (*run[PEER_JOBS])(void *worker, struct peer_work *w);

@@ -147,10 +147,16 @@ static long complete(void *worker, struct peer_work *w)
     return change(me, w, w->batch, me->complete, true);
 }
 
+/* One transaction for all of them. */
 static long fill(void *worker, struct peer_work *w)
 {
     struct worker *me = worker;
-    return change(me, w, w->n, me->fill, true);
+    bool open = !sqlite3_get_autocommit(me->db);
+    if (w->n == 0)
+        return !open || step(me->commit) ? 0 : failed(me, "COMMIT");
+    if (!open && !step(me->begin))
+        return failed(me, "BEGIN");
+    return change(me, w, 1, me->fill, true);
 }
 
 static long replay(void *worker, struct peer_work *w)
