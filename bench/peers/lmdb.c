@@ -10,7 +10,7 @@
 
 #include "peer.h"
 
-enum { MODE = 0600, RUNNING_BYTES = 1, FILL_BATCH = 16384 };
+enum { MODE = 0600, RUNNING_BYTES = 1 };
 
 struct table {
     char path[320];
@@ -21,6 +21,7 @@ struct table {
 struct worker {
     MDB_env *env;
     MDB_txn *reader;
+    MDB_txn *filling;
     MDB_dbi keys;
     char error[160];
 };
@@ -53,7 +54,7 @@ static void *prepare(const struct peer *self, const struct peer_place *place, ch
         return NULL;
     snprintf(t->path, sizeof t->path, "%s", self->durable ? place->disk : place->dir);
     /* Pages are two thirds full after random insertions; what a copy-on-write needs for a while comes on top. */
-    t->map_bytes = (size_t)(place->keys * 1000 + (256u << 20)) & ~(size_t)4095;
+    t->map_bytes = (size_t)(place->keys * 640 + (64u << 20)) & ~(size_t)4095;
     t->flags = self->durable ? MDB_NORDAHEAD : MDB_NORDAHEAD | MDB_NOSYNC | MDB_WRITEMAP | MDB_NOMEMINIT;
     MDB_env *env = env_open(t, why);
     if (!env) {
@@ -100,27 +101,34 @@ static long failed(struct worker *me, const char *call, int bad)
 /* What is stored for key i: of a running claim a byte, of an answer its 256. */
 enum stored { RUNNING, ANSWER, ANSWER_AT_ONCE };
 
-static long put(struct worker *me, struct peer_work *w, size_t batch, enum stored what)
+/* One key in a transaction: 1 if it was stored, 0 if it was there, -1 after an error. */
+static long put_one(struct worker *me, MDB_txn *txn, const struct peer_work *w, size_t i, enum stored what)
 {
     static char running[RUNNING_BYTES];
+    MDB_val key = {.mv_size = PEER_KEY_BYTES, .mv_data = (void *)(uintptr_t)peer_key(w, i)};
+    MDB_val value = {.mv_size = RUNNING_BYTES, .mv_data = running};
+    if (what != RUNNING)
+        value = (MDB_val){.mv_size = PEER_ANSWER_BYTES, .mv_data = (void *)(uintptr_t)w->answers[i]};
+    int bad = mdb_put(txn, me->keys, &key, &value, what == ANSWER ? 0 : MDB_NOOVERWRITE);
+    return bad == 0 ? 1 : bad == MDB_KEYEXIST ? 0 : failed(me, "mdb_put", bad);
+}
+
+static long put(struct worker *me, struct peer_work *w, enum stored what)
+{
     long done = 0;
-    for (size_t first = 0; first < w->n; first += batch) {
-        size_t to = w->n - first < batch ? w->n : first + batch;
+    for (size_t first = 0; first < w->n; first += w->batch) {
+        size_t to = w->n - first < w->batch ? w->n : first + w->batch;
         MDB_txn *txn;
         int bad = mdb_txn_begin(me->env, NULL, 0, &txn);
         if (bad != 0)
             return failed(me, "mdb_txn_begin", bad);
         for (size_t i = first; i < to; i++) {
-            MDB_val key = {.mv_size = PEER_KEY_BYTES, .mv_data = (void *)(uintptr_t)peer_key(w, i)};
-            MDB_val value = {.mv_size = RUNNING_BYTES, .mv_data = running};
-            if (what != RUNNING)
-                value = (MDB_val){.mv_size = PEER_ANSWER_BYTES, .mv_data = (void *)(uintptr_t)w->answers[i]};
-            bad = mdb_put(txn, me->keys, &key, &value, what == ANSWER ? 0 : MDB_NOOVERWRITE);
-            done += bad == 0;
-            if (bad != 0 && bad != MDB_KEYEXIST) {
+            long got = put_one(me, txn, w, i, what);
+            if (got < 0) {
                 mdb_txn_abort(txn);
-                return failed(me, "mdb_put", bad);
+                return -1;
             }
+            done += got;
         }
         bad = mdb_txn_commit(txn);
         if (bad != 0)
@@ -131,24 +139,34 @@ static long put(struct worker *me, struct peer_work *w, size_t batch, enum store
 
 static long claim(void *worker, struct peer_work *w)
 {
-    return put(worker, w, w->batch, RUNNING);
+    return put(worker, w, RUNNING);
 }
 
 static long complete(void *worker, struct peer_work *w)
 {
-    return put(worker, w, w->batch, ANSWER);
+    return put(worker, w, ANSWER);
 }
 
+/* One transaction for all of them: no page is copied twice, so none is left free behind it; a long list of free pages
+   would make every later commit slow. */
 static long fill(void *worker, struct peer_work *w)
 {
     struct worker *me = worker;
-    unsigned flags = 0;
-    mdb_env_get_flags(me->env, &flags);
-    mdb_env_set_flags(me->env, MDB_NOSYNC, 1);
-    long done = put(me, w, FILL_BATCH, ANSWER_AT_ONCE);
-    if (!(flags & MDB_NOSYNC))
-        mdb_env_set_flags(me->env, MDB_NOSYNC, 0);
-    return done;
+    long done = 0;
+    int bad = 0;
+    if (w->n > 0 && !me->filling)
+        bad = mdb_txn_begin(me->env, NULL, 0, &me->filling);
+    for (size_t i = 0; bad == 0 && i < w->n; i++) {
+        long got = put_one(me, me->filling, w, i, ANSWER_AT_ONCE);
+        if (got < 0)
+            return -1;
+        done += got;
+    }
+    if (w->n == 0 && me->filling) {
+        bad = mdb_txn_commit(me->filling);
+        me->filling = NULL;
+    }
+    return bad == 0 ? done : failed(me, "filling", bad);
 }
 
 static long replay(void *worker, struct peer_work *w)

@@ -43,7 +43,7 @@ static sqlite3 *db_open(const struct table *t, char *why)
     sqlite3 *db = NULL;
     char setting[160];
     snprintf(setting, sizeof setting,
-             "PRAGMA journal_mode=WAL; PRAGMA synchronous=%s; PRAGMA mmap_size=4294967296; PRAGMA cache_size=-262144;",
+             "PRAGMA journal_mode=WAL; PRAGMA synchronous=%s; PRAGMA mmap_size=4294967296; PRAGMA cache_size=-1048576;",
              t->synchronous);
     int bad = sqlite3_open_v2(t->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
     sqlite3_busy_handler(db, yield, NULL);
