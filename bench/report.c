@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "beside.h"
+#include "bars.h"
 #include "idem.h"
 #include "lineup.h"
 #include "place.h"
@@ -262,6 +263,8 @@ void report_tables(const struct trials *all, const struct conditions *c, FILE *t
 {
     struct utsname host;
     print_floors(all, to);
+    if (!c->smoke)
+        bars_print(all, to);
     for (unsigned r = 0; r < rows_count(all); r++) {
         struct grid grid = {0};
         bool first = true;

@@ -5,7 +5,7 @@
  *   crowd        64 processes on the cores there are, against 2
  *   answers_*    "in progress" and "mismatch" beside a replay
  *   disturbed    a claim while the store is swept, the log changes files and peers are killed
- *   sync_*       claims that are on the disk when the call returns, beside a group commit that does nothing else
+ *   sync_*       claims that are on the disk when the call returns, beside a group commit that does nothing else, and beside durable peers
  *
  * Each counts what it measures (winners, verdicts, bytes of answers) and has no figure if a count is wrong.
  */

@@ -21,8 +21,9 @@
 
 #include "idem.h"
 #include "keys.h"
+#include "place.h"
 
-enum { CLAIM_BYTES = 192, /* a claim of such a key in the log, and its share of a batch's header */ BATCH_MAX = 64 };
+enum { CLAIM_BYTES = 192, /* a claim of such a key in the log, and its share of a batch's header */ BATCH_MAX = 1024 };
 
 #define STORE_KEYS UINT64_C(600000)
 #define ROOM_BYTES \
@@ -225,6 +226,8 @@ static int work(struct harness *h, unsigned me, void *ctx)
         harness_fail(h, "%s: %s", plan->control, strerror(errno));
     else if (got != IDEM_OK)
         wrong(w, "idem_open in a worker", got);
+    else if (place_touch_files(plan->wish->store) != 0)
+        harness_fail(h, "mapping all pages beforehand: %s", strerror(errno));
     else if (harness_barrier(h) == 0)
         result = turns(w);
     idem_close(w->store);
