@@ -21,15 +21,6 @@ struct log_async_cost {
 };
 void log_async(const char *disk, uint64_t rate, unsigned rounds, unsigned seconds, struct log_async_cost *out);
 
-/* That many processes make sync claims, against a control of the same shape: a leader's byte, one futex, the same bytes written into space of the same
-   kind, one fdatasync for all who wait. The workers live through all turns, which alternate; the first ones are not counted. */
-struct log_sync_rate {
-    double control, claims;       /* a second */
-    double ratio, least, most;    /* least, most: of nine turns in ten */
-    double control_us, claims_us; /* CPU time of one */
-};
-void log_sync(const char *disk, int workers, unsigned seconds, struct log_sync_rate *out);
-
 /* Of the log, for an answer alone or with its claim, each in a batch of its own. */
 double log_bytes_a_key(const char *disk, bool claims, unsigned *key_and_response);
 
