@@ -75,7 +75,7 @@ struct idem_log {
     /* the flusher */
     bool flushing;
     pthread_t thread;
-    struct idem_a64 stop, kick;
+    struct idem_a64 stop, kick, patrolled_ms;
     char path[IDEM_LOG_PATH_MAX];
 };
 

@@ -161,19 +161,6 @@ static bool overdue(struct idem_log *log, int64_t now_ms)
     return due != 0 && now_ms >= (int64_t)due;
 }
 
-int idem_log_tend(struct idem_log *log)
-{
-    if (!overdue(log, idem_log_now_ms(log)))
-        return IDEM_OK;
-    struct idem_lead *lead;
-    int e = idem_log_elect(log, false, &lead);
-    if (e != IDEM_OK)
-        return e == 1 ? IDEM_OK : e;
-    e = idem_log_batch(lead);
-    idem_log_resign(lead);
-    return e;
-}
-
 void idem_log_ask(struct idem_log *log, bool soon)
 {
     uint64_t none = 0;
@@ -201,19 +188,42 @@ static bool patrol(struct idem_log *log)
     return load_relaxed(&log->control[LOG_WALK_WANTED]) != load_relaxed(&log->control[LOG_WALK_DONE]);
 }
 
+/* Once a second, by whoever tends the log. */
+static void look_for_more(struct idem_log *log, int64_t now_ms)
+{
+    int64_t looked_ms = (int64_t)load_relaxed(&log->patrolled_ms); /* relaxed: a time; a look too many does no harm */
+    if (now_ms >= looked_ms && now_ms - looked_ms < PATROL_MS)
+        return;
+    store_relaxed(&log->patrolled_ms, (uint64_t)now_ms); /* relaxed: as above */
+    if (patrol(log))
+        idem_log_ask(log, false);
+}
+
+int idem_log_tend(struct idem_log *log)
+{
+    int64_t now_ms = idem_log_now_ms(log);
+    look_for_more(log, now_ms);
+    if (!overdue(log, now_ms))
+        return IDEM_OK;
+    struct idem_lead *lead;
+    int e = idem_log_elect(log, false, &lead);
+    if (e != IDEM_OK)
+        return e == 1 ? IDEM_OK : e;
+    e = idem_log_batch(lead);
+    idem_log_resign(lead);
+    return e;
+}
+
 static void *flush(void *arg)
 {
     struct idem_log *log = arg;
     struct watch watch = {0, 0, false};
-    int64_t retry_ms = RETRY_FIRST_MS, patrolled_ms = idem_log_now_ms(log);
+    int64_t retry_ms = RETRY_FIRST_MS;
+    store_relaxed(&log->patrolled_ms, (uint64_t)idem_log_now_ms(log)); /* relaxed: a time */
     /* P12 acquire: with stop's release */
     while (load_acquire(&log->stop) == 0) {
         int64_t now_ms = idem_log_now_ms(log), sleep_ms = log->interval_ms;
-        if (now_ms - patrolled_ms >= PATROL_MS) {
-            patrolled_ms = now_ms;
-            if (patrol(log))
-                idem_log_ask(log, false);
-        }
+        look_for_more(log, now_ms);
         uint64_t due = load_relaxed(&log->control[LOG_DUE_MS]); /* relaxed: a time */
         store_relaxed(&log->kick, 0);                           /* relaxed: what it was for is looked at next */
         if (overdue(log, now_ms)) {
