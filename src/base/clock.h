@@ -17,8 +17,9 @@
 #ifdef IDEM_TESTING
 /* What a test does to time. Points at memory that it may share between processes. */
 struct idem_clock_test {
-    struct idem_a64 stands_ms; /* the clock says this; 0: it goes */
+    struct idem_a64 stands_ms; /* the clock says this, the fine one too; 0: they go */
     struct idem_a64 skew_ms;   /* added to every reading */
+    struct idem_a64 wall_ms;   /* the wall clock says this; 0: it goes */
 };
 extern const struct idem_clock_test *idem_clock_test;
 #endif

@@ -58,14 +58,17 @@ struct search {
     uint64_t crashes;                 /* which of the calls are */
     struct key_state path[TAKEN_MAX]; /* as what took effect led through them */
     unsigned durable[TAKEN_MAX + 1];  /* the first of path that a crash may go back to, by its length */
-    struct seen {
-        uint64_t done, state;
-    } * seen;
     uint64_t seen_count;
 };
 
 #define SEEN_SLOTS (UINT64_C(1) << 18)
-#define CRASH_MS   1000 /* how far off the store's time may be after it */
+/* One table for all checks: what an earlier one has left counts as empty. */
+static struct seen {
+    uint64_t done, state, check;
+} table[SEEN_SLOTS];
+static uint64_t checks;
+
+#define CRASH_MS 1000 /* how far off the store's time may be after it */
 
 static int64_t later(int64_t a, int64_t b)
 {
@@ -211,7 +214,8 @@ static bool begun(const struct search *s, struct key_state *k, const struct hist
             return (c->waits || c->wait_token == c->token) && k->transient_token == c->token &&
                    k->transient == c->value && k->transient_fingerprint == c->fingerprint && same &&
                    !must_be_gone(k, c);
-        return k->kind == DONE && same && k->token == c->token && k->body == c->value && !must_be_gone(k, c);
+        return k->kind == DONE && same && k->body == c->value && !must_be_gone(k, c) &&
+               names(&k->token, &k->largest, c->token);
     case IDEM_IN_PROGRESS:
         return k->kind == RUNNING && same && !must_be_lost(s, k, c) && names(&k->token, &k->largest, c->token);
     case IDEM_MISMATCH:
@@ -328,7 +332,7 @@ static bool looked_up(const struct search *s, struct key_state *k, const struct 
 {
     switch (c->verdict) {
     case IDEM_REPLAY:
-        return k->kind == DONE && k->token == c->token && k->body == c->value && !must_be_gone(k, c);
+        return k->kind == DONE && k->body == c->value && !must_be_gone(k, c) && names(&k->token, &k->largest, c->token);
     case IDEM_IN_PROGRESS:
         return k->kind == RUNNING && !must_be_lost(s, k, c) && names(&k->token, &k->largest, c->token);
     case IDEM_UNKNOWN:
@@ -380,15 +384,15 @@ static struct key_state crashed(const struct key_state *was, const struct key_st
 
 static enum history_answer is_new(struct search *s, uint64_t done, const struct key_state *k)
 {
-    struct seen x = {done, XXH3_64bits(k, sizeof *k)};
+    struct seen x = {done, XXH3_64bits(k, sizeof *k), checks};
     for (uint64_t i = XXH3_64bits(&x, sizeof x) % SEEN_SLOTS;; i = (i + 1) % SEEN_SLOTS) {
-        struct seen *at = &s->seen[i];
-        if (at->done == x.done && at->state == x.state)
-            return HISTORY_CONTRADICTS;
-        if (at->done == 0 && at->state == 0) {
+        struct seen *at = &table[i];
+        if (at->check != checks) {
             *at = x;
             return ++s->seen_count > SEEN_SLOTS / 2 ? HISTORY_TOO_LARGE : HISTORY_EXPLAINED;
         }
+        if (at->done == x.done && at->state == x.state)
+            return HISTORY_CONTRADICTS;
     }
 }
 
@@ -499,15 +503,11 @@ enum history_answer history_check(struct history_call *calls, unsigned n, const 
         return HISTORY_TOO_LARGE;
     qsort(calls, n, sizeof *calls, by_call);
     struct search s = {.calls = calls, .deaths = deaths, .n = n};
-    s.seen = calloc(SEEN_SLOTS, sizeof *s.seen);
-    if (s.seen == NULL)
-        return HISTORY_TOO_LARGE;
+    checks++;
     for (unsigned i = 0; i < n; i++)
         s.crashes |= (uint64_t)(calls[i].kind == CALL_CRASH) << i;
     struct key_state absent = {.kind = ABSENT};
-    enum history_answer a = explain(&s, 0, &absent, 0);
-    free(s.seen);
-    return a;
+    return explain(&s, 0, &absent, 0);
 }
 
 /* ------------------------------------------------------------------ telling */
@@ -515,9 +515,11 @@ enum history_answer history_check(struct history_call *calls, unsigned n, const 
 /* A call that told something, but changed nothing: without it there is less to explain. One that was cut off may be what explains the others. */
 static bool only_told(const struct history_call *c)
 {
-    return c->kind == CALL_LOOKUP ||
-           (c->returned != 0 && (c->verdict < 0 || c->verdict == IDEM_REPLAY || c->verdict == IDEM_IN_PROGRESS ||
-                                 c->verdict == IDEM_MISMATCH));
+    if (c->kind == CALL_LOOKUP)
+        return true;
+    return c->returned != 0 && !unwritten(c) &&
+           (c->verdict < 0 || c->verdict == IDEM_REPLAY || c->verdict == IDEM_IN_PROGRESS ||
+            c->verdict == IDEM_MISMATCH);
 }
 
 /* What had been called before `at`; what had not returned by then is cut off there. to may be calls. */
@@ -586,6 +588,8 @@ void history_print(FILE *to, const struct history_call *calls, unsigned n, const
         fprintf(to, "%s%s token %" PRIx64 " lost %" PRIx64 " value %" PRIu64 " fingerprint %" PRIu64,
                 c->transient ? " not kept" : "", c->durable ? " durable" : "", c->token, c->lost_token, c->value,
                 c->fingerprint);
+        if (c->ttl_ms != 0)
+            fprintf(to, " ttl %" PRId64 " lease %" PRId64, c->ttl_ms, c->lease_ms);
         if (d->sent != 0)
             fprintf(to, "; it was killed at %" PRIu64 " .. %" PRIu64, d->sent, d->known);
         fputc('\n', to);

@@ -290,6 +290,19 @@ void support_clock_stand(bool still)
 {
     int64_t ms = idem_clock_raw_ms() - (int64_t)load_relaxed(&page->clock.skew_ms);
     store_relaxed(&page->clock.stands_ms, still ? (uint64_t)ms : 0);
+    store_relaxed(&page->clock.wall_ms, 0);
+}
+
+void support_clock_machine(int64_t up_ms, int64_t wall_ms)
+{
+    store_relaxed(&page->clock.skew_ms, 0);
+    store_relaxed(&page->clock.stands_ms, (uint64_t)up_ms);
+    store_relaxed(&page->clock.wall_ms, (uint64_t)wall_ms);
+}
+
+void support_wall_add(int64_t ms)
+{
+    add_relaxed(&page->clock.wall_ms, (uint64_t)ms);
 }
 
 uint64_t support_random(uint64_t *state)
@@ -357,7 +370,7 @@ void support_check_is(const char *file, int line, const char *what, long long va
     if (value == wanted)
         return;
     char message[400];
-    if (value < 0 && value >= IDEM_E_EXISTS)
+    if (value < 0 && value >= IDEM_E_LOG_FOREIGN)
         snprintf(message, sizeof message, "%.100s is %lld (%s: %.150s), not %lld", what, value,
                  idem_strerror((int)value), idem_error_detail(), wanted);
     else

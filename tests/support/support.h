@@ -72,6 +72,10 @@ bool support_is_set(void *word); /* for it: a struct idem_a64 that is not 0 */
 void support_clock_add(int64_t ms);
 /* It goes on by support_clock_add() alone, until it is let go. */
 void support_clock_stand(bool still);
+/* Both clocks of a machine that began so long ago stand, at these readings: the store's goes on by support_clock_add(), the wall's by
+   support_wall_add(), until support_clock_stand(false). */
+void support_clock_machine(int64_t up_ms, int64_t wall_ms);
+void support_wall_add(int64_t ms);
 
 uint64_t support_random(uint64_t *state); /* state: any number but 0 */
 uint64_t support_seed(void);              /* IDEM_TEST_SEED, or a new one; printed once */

@@ -2,6 +2,7 @@
 #include "support/wal_disk_parts.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,14 +51,18 @@ struct wal_disk {
     unsigned told_n;
 };
 
+static void free_file(struct file *f)
+{
+    free(f->now);
+    free(f->synced);
+    free(f->state);
+    free(f);
+}
+
 void wal_disk_free(struct wal_disk *d)
 {
-    for (unsigned i = 0; i < d->n; i++) {
-        free(d->files[i]->now);
-        free(d->files[i]->synced);
-        free(d->files[i]->state);
-        free(d->files[i]);
-    }
+    for (unsigned i = 0; i < d->n; i++)
+        free_file(d->files[i]);
     free(d);
 }
 
@@ -136,7 +141,8 @@ static void load(struct wal_disk *d, const char *from, const char *name)
     grow(f, (uint64_t)st.st_size);
     CHECK(st.st_size == 0 || idem_io_read(fd, f->now, (size_t)st.st_size, 0) == (ssize_t)st.st_size);
     CHECK(close(fd) == 0);
-    memset(f->state, DIRTY, f->room / SECTOR);
+    if (f->room > 0)
+        memset(f->state, DIRTY, f->room / SECTOR);
     sync_file(f, true);
     set(&d->synced, name, f);
     set(&d->now, name, f);
@@ -173,19 +179,22 @@ void wal_disk_apply(struct wal_disk *d, unsigned i)
         change(d, c->name, f);
         break;
     case WROTE:
-        CHECK(f != NULL);
+        if (f == NULL) /* nobody can find it any more */
+            break;
         grow(f, c->at + c->n);
         memcpy(f->now + c->at, wal_rec->data + c->bytes, c->n);
         for (uint64_t s = c->at / SECTOR; s <= (c->at + c->n - 1) / SECTOR; s++)
             f->state[s] = DIRTY;
         break;
     case SIZED:
-        CHECK(f != NULL);
+        if (f == NULL)
+            break;
         grow(f, c->n);
         break;
     case SYNCED:
     case FAILED_SYNC:
-        CHECK(f != NULL);
+        if (f == NULL)
+            break;
         sync_file(f, c->what == SYNCED);
         break;
     case DIR_SYNCED:
@@ -215,6 +224,43 @@ void wal_disk_apply(struct wal_disk *d, unsigned i)
     }
 }
 
+static void drop_removed(struct names *names)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < names->n; i++)
+        if (names->name[i].file != NULL)
+            names->name[kept++] = names->name[i];
+    names->n = kept;
+}
+
+static bool is_named(const struct name *names, unsigned n, const struct file *f)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (names[i].file == f)
+            return true;
+    return false;
+}
+
+void wal_disk_follow(struct wal_disk *d)
+{
+    for (unsigned i = 0; i < wal_rec->calls; i++)
+        wal_disk_apply(d, i);
+    d->applied = wal_rec->calls = 0;
+    wal_rec->bytes = 0;
+    drop_removed(&d->now);
+    drop_removed(&d->synced);
+    unsigned kept = 0;
+    for (unsigned i = 0; i < d->n; i++) {
+        struct file *f = d->files[i];
+        if (is_named(d->now.name, d->now.n, f) || is_named(d->synced.name, d->synced.n, f) ||
+            is_named(d->pending, d->pending_n, f))
+            d->files[kept++] = f;
+        else
+            free_file(f);
+    }
+    d->n = kept;
+}
+
 const uint64_t *wal_told(const struct wal_disk *d, unsigned *count)
 {
     *count = d->told_n;
@@ -234,6 +280,8 @@ static void write_file(const struct file *f, const char *at, const char *name, e
     uint64_t size = f->size != f->synced_size && chosen(keep, random) ? f->size : f->synced_size;
     snprintf(path, sizeof path, "%s/%s", at, name);
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        print_error("%s: %s\n", path, strerror(errno));
     CHECK(fd >= 0);
     static const uint8_t zeros[SECTOR];
     for (uint64_t s = 0; s * SECTOR < size; s++) {

@@ -52,6 +52,9 @@ struct wal_disk *wal_disk_new(const char *from);
 void wal_disk_free(struct wal_disk *disk);
 /* Applies call i; calls must come in order. */
 void wal_disk_apply(struct wal_disk *disk, unsigned i);
+/* Applies what was recorded, and empties the record: for a recording without end. Files that have no name any more, nor may have one after a
+   crash, are let go. Nobody records meanwhile; and no call before it is spoken of any more. */
+void wal_disk_follow(struct wal_disk *disk);
 /* What call i was, for messages; static. */
 const char *wal_call_words(unsigned i);
 /* What was told up to the call that was applied last. */
