@@ -230,8 +230,8 @@ static inline void idem_entry_store_answer(struct idem_a64 *at, const struct ide
                                            int64_t expiry_ms, int64_t now_ms, const idem_response *r)
 {
     const uint64_t kept = (UINT64_C(1) << 32) - 1 - (UINT64_C(7) << 22);
-    store_relaxed(&at[0], (old->facts & kept) | (uint64_t)ENTRY_RESPONSE << 22 | (uint64_t)more_flags << 25 |
-                              (uint64_t)r->meta_bytes << 32);                             /* relaxed: as above */
+    uint64_t w0 = (old->facts & kept) | (uint64_t)ENTRY_RESPONSE << 22 | (uint64_t)more_flags << 25;
+    store_relaxed(&at[0], w0 | (uint64_t)r->meta_bytes << 32);                            /* relaxed: as above */
     store_relaxed(&at[1], old->token);                                                    /* relaxed: as above */
     store_relaxed(&at[2], old->fingerprint);                                              /* relaxed: as above */
     store_relaxed(&at[3], (uint64_t)expiry_ms | (uint64_t)r->user_flags << 48);           /* relaxed: as above */
@@ -240,9 +240,10 @@ static inline void idem_entry_store_answer(struct idem_a64 *at, const struct ide
     store_relaxed(&at[6], (uint64_t)(uint32_t)r->status | (uint64_t)r->body_bytes << 32); /* relaxed: as above */
     unsigned key_words = (old->key_bytes + 7) / 8;
     struct idem_put put = {at + ENTRY_RESPONSE_WORDS + key_words, 0, 0};
-    for (unsigned i = 0; i < key_words; i++)
-        store_relaxed(&at[ENTRY_RESPONSE_WORDS + i],
-                      load_relaxed(&old->at[ENTRY_CLAIM_WORDS + i])); /* relaxed: as above */
+    for (unsigned i = 0; i < key_words; i++) {
+        uint64_t part = load_relaxed(&old->at[ENTRY_CLAIM_WORDS + i]); /* relaxed: as above */
+        store_relaxed(&at[ENTRY_RESPONSE_WORDS + i], part);            /* relaxed: as above */
+    }
     idem_put_bytes(&put, r->meta, r->meta_bytes);
     idem_put_bytes(&put, r->body, r->body_bytes);
     idem_put_end(&put);
