@@ -73,7 +73,8 @@ static int answer_without_body(const struct idem_found *f, int64_t now_ms, idem_
         reply->meta_bytes = r.meta_bytes;
         reply->body_bytes = r.body_bytes;
         reply->digest = r.digest;
-        reply->age_ms = now_ms - e->at_ms - r.took_ms;
+        int64_t completed_ms = e->at_ms + r.took_ms;
+        reply->age_ms = now_ms > completed_ms ? now_ms - completed_ms : 0; /* the clock may be earlier than the look */
         reply->expires_in_ms = idem_time_left(r.expiry_ms, now_ms);
     } else {
         uint64_t outcome[3];

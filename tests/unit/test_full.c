@@ -4,6 +4,7 @@
  */
 #include "support/support.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -399,6 +400,50 @@ static void check_rescued_outcome_stands(void *dir)
     idem_close(store);
 }
 
+/* He knows what time it is, and then sleeps before he looks. */
+static void asks_with_the_time_in_hand(void *dir)
+{
+    idem_store *store = support_attach(dir);
+    idem_request rq = support_request("both");
+    idem_claim none;
+    idem_reply reply = IDEM_REPLY_INIT;
+    CHECK_IS(support_begin(store, "another", NULL),
+             IDEM_CLAIMED); /* opens the thread's chunk: the next one goes the straight way */
+    support_at_point("claim.timed", 1, support_stop, NULL);
+    CHECK_IS(idem_begin(store, &rq, &none, &reply), IDEM_REPLAY);
+    CHECK_IS(reply.flags, IDEM_REPLY_NOT_RETAINED);
+    CHECK_IS(reply.age_ms, 0);
+    idem_close(store);
+}
+
+static void an_outcome_that_is_younger_than_the_look_for_it_has_no_age(void **state)
+{
+    (void)state;
+    const char *dir = support_dir();
+    idem_store *store = bounded(dir);
+    char *small = filled(BODY_BYTES, 'x'), *body = filled(50000, 'y');
+    static idem_claim spare[GRANTED];
+    idem_claim claim;
+    for (int i = 0; i < GRANTED; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "spare-%d", i);
+        CHECK_IS(support_begin(store, key, &spare[i]), IDEM_CLAIMED);
+    }
+    CHECK_IS(support_begin(store, "both", &claim), IDEM_CLAIMED);
+    pid_t pid = support_spawn(asks_with_the_time_in_hand, (void *)(uintptr_t)dir);
+    CHECK(support_wait_stopped(pid, SUPPORT_PATIENCE_MS));
+    fill(store, 0, small);
+    use_up(store, spare, GRANTED, body);
+    support_clock_add(1000);
+    CHECK_IS(complete_as(store, &claim, 2, "mine", body), IDEM_TOMBSTONE);
+    support_kill(pid, SIGCONT);
+    CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
+    free(small);
+    free(body);
+    idem_close(store);
+    support_verify(dir);
+}
+
 static void a_rescued_outcome_stands_although_its_completer_died_and_another_was_on_his_way(void **state)
 {
     (void)state;
@@ -501,6 +546,7 @@ int main(void)
         cmocka_unit_test(slots_run_out_before_memory_does_in_a_store_of_tiny_answers),
         cmocka_unit_test(a_claim_that_was_granted_can_always_be_recorded),
         cmocka_unit_test(a_rescued_outcome_stands_although_its_completer_died_and_another_was_on_his_way),
+        cmocka_unit_test(an_outcome_that_is_younger_than_the_look_for_it_has_no_age),
         cmocka_unit_test(a_full_store_still_renews_marks_abandons_or_says_that_the_old_lease_stands),
         cmocka_unit_test(a_store_that_evicts_refuses_nothing_and_keeps_what_is_under_way),
     };
