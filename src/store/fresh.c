@@ -230,11 +230,13 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
 #define GROUP      16u
 #define POOL_BYTES 4096u
 
-/* After a call that pushed for results[i]: it has to be looked at again when the disk has it. `reserved` says so until the call's end. */
+/* After a call that pushed for results[i]: it has to be looked at again when the disk has it, if its verdict waits for the disk (as in
+   idem_begin_settle()). `reserved` says so until the call's end. */
 INLINE void note_pending(struct idem_ctx *ctx, idem_result *r, uint64_t before)
 {
-    r->reserved = ctx->ticket != 0;
-    if (ctx->ticket < before)
+    bool waits = r->verdict == IDEM_CLAIMED || r->verdict == IDEM_RECLAIMED || r->verdict == IDEM_REPLAY;
+    r->reserved = waits && ctx->ticket != 0;
+    if (!waits || ctx->ticket < before)
         ctx->ticket = before;
 }
 

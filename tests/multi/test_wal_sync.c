@@ -302,40 +302,44 @@ static void an_answer_that_was_not_pushed_is_on_the_disk_before_it_is_given_out(
     support_remove(p.wal);
 }
 
-static int begin_no_wait(idem_store *s, const char *key)
+static int begin_no_wait(idem_store *s, const char *key, bool many)
 {
     idem_request rq = IDEM_REQUEST_INIT;
-    idem_claim c;
-    idem_reply reply = IDEM_REPLY_INIT;
-    rq.key = (idem_key){NULL, 0, key, strlen(key)};
+    idem_result r = {.size = sizeof r, .reply = IDEM_REPLY_INIT};
+    rq.key = support_key(key);
     rq.flags = IDEM_NO_WAIT;
     rq.durability = IDEM_DURABILITY_ASYNC;
-    int verdict = idem_begin(s, &rq, &c, &reply);
-    if (verdict == IDEM_IN_PROGRESS) {
-        CHECK_IS(reply.retry_after_ms, 1);
-        CHECK(reply.token != 0);
-        CHECK(reply.body == NULL);
+    if (many)
+        CHECK_IS(idem_begin_many(s, &rq, 1, &r), IDEM_OK);
+    else
+        r.verdict = idem_begin(s, &rq, &r.claim, &r.reply);
+    if (r.verdict == IDEM_IN_PROGRESS) {
+        CHECK_IS(r.reply.retry_after_ms, 1);
+        CHECK(r.reply.token != 0);
+        CHECK(r.reply.body == NULL);
     }
-    idem_reply_free(&reply);
-    return verdict;
+    idem_reply_free(&r.reply);
+    return r.verdict;
 }
 
 /* Nobody writes here but who is asked to: so it can be told who waits. */
 static void who_can_not_wait_for_the_disk_is_told_so(void **state)
 {
     (void)state;
-    idem_options o;
-    struct place p = an_unpushed_answer(&o);
-    o.wal_dir = p.wal;
-    idem_store *s = support_open(p.dir, &o);
-    CHECK_IS(begin_no_wait(s, "k"), IDEM_IN_PROGRESS);
-    CHECK_IS(on_disk(&p, "k").completed, 0);
-    CHECK(idem_maintain(s, 0) >= 0); /* it was asked for: now, not when a patrol finds it a second later */
-    CHECK_IS(on_disk(&p, "k").completed, 1);
-    CHECK_IS(begin_no_wait(s, "another"), IDEM_CLAIMED);
-    CHECK_IS(begin_no_wait(s, "k"), IDEM_REPLAY);
-    idem_close(s);
-    support_remove(p.wal);
+    for (int many = 0; many < 2; many++) {
+        idem_options o;
+        struct place p = an_unpushed_answer(&o);
+        o.wal_dir = p.wal;
+        idem_store *s = support_open(p.dir, &o);
+        CHECK_IS(begin_no_wait(s, "k", many), IDEM_IN_PROGRESS);
+        CHECK_IS(on_disk(&p, "k").completed, 0);
+        CHECK(idem_maintain(s, 0) >= 0); /* it was asked for: now, not when a patrol finds it a second later */
+        CHECK_IS(on_disk(&p, "k").completed, 1);
+        CHECK_IS(begin_no_wait(s, "another", many), IDEM_CLAIMED);
+        CHECK_IS(begin_no_wait(s, "k", many), IDEM_REPLAY);
+        idem_close(s);
+        support_remove(p.wal);
+    }
 }
 
 static void who_takes_a_dead_ones_lane_has_the_index_walked(void **state)
