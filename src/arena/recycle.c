@@ -214,8 +214,6 @@ void idem_arena_recycle(struct idem_ctx *ctx, uint32_t *at, uint32_t limit, int 
                         struct idem_survey *s)
 {
     struct idem_view *v = ctx->v;
-    if (limit > v->region_count)
-        limit = v->region_count;
     for (uint32_t i = 0; i < limit; i++) {
         uint32_t index = (*at)++ % v->region_count;
         step(ctx, index, pressure, now_ms, s);

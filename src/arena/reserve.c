@@ -371,8 +371,7 @@ static bool from_classes(struct idem_ctx *ctx, unsigned from, unsigned to, unsig
                          int64_t expiry_ms, int64_t now_ms, struct idem_space *space)
 {
     for (unsigned other = from; other != to; other += from < to ? 1 : -1u)
-        if (other > CLASS_NEVER && other < IDEM_CLASSES && other != klass &&
-            from_class(ctx, other, klass, bytes, expiry_ms, now_ms, space))
+        if (other < IDEM_CLASSES && other != klass && from_class(ctx, other, klass, bytes, expiry_ms, now_ms, space))
             return true;
     return false;
 }

@@ -51,7 +51,7 @@ static uint64_t get64(const uint8_t *p)
 static int put_on_list(struct salvage *s, uint64_t number)
 {
     struct idem_salvage_list *l = s->list;
-    if (l == NULL || (l->n > 0 && l->numbers[l->n - 1] == number))
+    if (l->n > 0 && l->numbers[l->n - 1] == number)
         return IDEM_OK;
     if (l->n == l->room) {
         size_t room = l->room == 0 ? 16 : l->room * 2;
@@ -415,10 +415,8 @@ int idem_salvage(struct idem_log_dir *d, idem_scan_each each, void *ctx, const i
     s.window.pace = &s.pace;
     int e = salvage(&s);
     int kept = errno;
-    if (damaged != NULL)
-        *damaged = s.damaged;
-    if (lost_records != NULL)
-        *lost_records = s.lost;
+    *damaged = s.damaged;
+    *lost_records = s.lost;
     idem_window_free(&s.window);
     free(s.parts);
     errno = kept;

@@ -19,7 +19,7 @@ struct idem_salvage_list {
 };
 
 /* As idem_scan(), but goes on. IDEM_E_LOG_DAMAGED only if there is not one readable header, or no file at all although the id names one. hooks'
-   `damaged` and `lost_records` are not written; *damaged and *lost_records are. list may be NULL; free its numbers. result->newest is made up:
+   `damaged` and `lost_records` are not written; *damaged and *lost_records are. Free the numbers of list. result->newest is made up:
    past all numbers and positions that are there. */
 int idem_salvage(struct idem_log_dir *d, idem_scan_each each, void *ctx, const idem_recovery *hooks,
                  struct idem_scan_result *result, uint64_t *damaged, uint64_t *lost_records,

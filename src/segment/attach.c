@@ -253,8 +253,7 @@ static void unmap(struct idem_view *v)
 {
     if (v->generation != NULL)
         munmap(v->generation, v->generation_bytes);
-    if (v->root != NULL)
-        munmap(v->root, v->fixed.root_bytes);
+    munmap(v->root, v->fixed.root_bytes);
 }
 
 static int attach(const char *path, const char *root_name, const idem_options *options, const struct idem_mapping *made,
