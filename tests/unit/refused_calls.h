@@ -58,7 +58,7 @@
     X(pthread_create, int, REFUSED_BY_VALUE, (pthread_t * t, const pthread_attr_t *a, void *(*f)(void *), void *c),  \
       (t, a, f, c), EAGAIN)                                                                                          \
     X(pthread_key_create, int, REFUSED_BY_VALUE, (pthread_key_t * k, void (*f)(void *)), (k, f), EAGAIN)             \
-    X(pwrite, ssize_t, -1, (int fd, const void *p, size_t n, off_t at), (fd, p, n, at), ENOSPC, EINTR)               \
+    X(pwrite, ssize_t, -1, (int fd, const void *p, size_t n, off_t at), (fd, p, n, at), EDQUOT, EINTR)               \
     X(read, ssize_t, -1, (int fd, void *to, size_t n), (fd, to, n), EIO)                                             \
     X(readdir, struct dirent *, NULL, (DIR * d), (d), EIO)                                                           \
     X(realloc, void *, NULL, (void *at, size_t n), (at, n), ENOMEM)                                                  \
@@ -92,9 +92,9 @@ static const struct refused_kind refused_kinds[REFUSED_KINDS] = {
 #define X(name, type, failure, parameters, arguments, ...) {#name, {__VA_ARGS__}},
     REFUSED_CALLS(X)
 #undef X
-        {"open", {EMFILE, EACCES}},
+        {"open", {EMFILE, EACCES, ELOOP}},
     {"openat", {EMFILE, EACCES}},
-    {"fcntl", {ENOLCK}},
+    {"fcntl", {ENOLCK, EACCES}},
 };
 
 static struct {

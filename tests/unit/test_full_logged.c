@@ -49,10 +49,11 @@ static void look(idem_store *store, const int how[GRANTED])
         idem_request rq = support_request(name_of(i));
         CHECK_IS(idem_begin(store, &rq, &none, &reply), IDEM_REPLAY);
         CHECK_IS(reply.status, 1000 + i);
-        CHECK_IS(reply.body_bytes, BYTES);
+        CHECK_IS(i % 5 == 0 ? reply.meta_bytes : reply.body_bytes, BYTES);
         CHECK_IS(reply.response_flags, 7);
         CHECK_IS((reply.flags & IDEM_REPLY_NOT_RETAINED) != 0, how[i] == IDEM_TOMBSTONE);
-        CHECK(reply.expires_in_ms > 0 && reply.age_ms >= 0);
+        CHECK(reply.expires_in_ms > (i % 2 == 0 ? 3600000 : 0) && reply.age_ms >= 0);
+        CHECK(i % 2 == 0 || reply.expires_in_ms <= 3600000);
         idem_reply_free(&reply);
     }
 }
@@ -80,6 +81,13 @@ static void what_a_full_store_recorded_without_its_bytes_comes_back_from_the_log
     for (int i = 0; i < GRANTED; i++) {
         idem_response r = support_response(1000 + i, body);
         r.user_flags = 7;
+        r.ttl_ms = i % 2 == 0 ? 0 : 3600000;
+        if (i % 5 == 0) { /* all of it metadata */
+            r.meta = r.body;
+            r.meta_bytes = r.body_bytes;
+            r.body = NULL;
+            r.body_bytes = 0;
+        }
         how[i] = idem_complete(store, &granted[i], &r);
         CHECK(how[i] == IDEM_OK || how[i] == IDEM_TOMBSTONE);
         tombstones += how[i] == IDEM_TOMBSTONE;

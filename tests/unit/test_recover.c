@@ -322,6 +322,57 @@ static void progress_may_end_it_and_nothing_is_left(void **state)
     hand_close(&l);
 }
 
+/* Each read of the log takes 150 ms of the injected clock. */
+static ssize_t slow_pread(int fd, void *to, size_t n, off_t at)
+{
+    support_clock_add(150);
+    return pread(fd, to, n, at);
+}
+
+struct told {
+    unsigned n, with_left;
+    idem_progress last;
+};
+
+static int note_progress(void *ctx, const idem_progress *p)
+{
+    struct told *t = ctx;
+    CHECK(p->bytes_done <= p->bytes_total && p->bytes_done >= t->last.bytes_done &&
+          p->elapsed_ms >= t->last.elapsed_ms);
+    t->n++;
+    t->with_left += p->left_ms >= 0;
+    t->last = *p;
+    return 0;
+}
+
+static void a_slow_recovery_tells_how_long_it_will_take(void **state)
+{
+    (void)state;
+    const char *place = support_dir();
+    struct hand_log l;
+    struct heard h;
+    struct told told = {0};
+    char log[200], dir[200];
+    CHECK_IS(mkdir(place, 0700), 0);
+    snprintf(log, sizeof log, "%s/l", place);
+    snprintf(dir, sizeof dir, "%s/s", place);
+    write_log(&l, log);
+    struct idem_io_calls slow = idem_io_system;
+    slow.pread = slow_pread;
+    idem_recovery r = recovery_of(&l, dir, &h);
+    r.sentence = NULL;
+    r.progress = note_progress;
+    r.ctx = &told;
+    idem_io = &slow;
+    int e = idem_recover(&r);
+    idem_io = &idem_io_system;
+    CHECK_IS(e, IDEM_OK);
+    CHECK(told.n >= 2 && told.with_left >= 1);
+    CHECK_IS(told.last.left_ms, 0);
+    CHECK_IS(told.last.bytes_done, told.last.bytes_total);
+    hand_close(&l);
+}
+
 /* A writer of the old segment that goes on after it was fenced: it may make the next file, and nothing of it counts. */
 static void make_a_file(void *ctx)
 {
@@ -451,6 +502,7 @@ int main(void)
         cmocka_unit_test(a_time_that_the_log_has_no_room_for_is_refused),
         cmocka_unit_test(no_log_is_no_store),
         cmocka_unit_test(progress_may_end_it_and_nothing_is_left),
+        cmocka_unit_test(a_slow_recovery_tells_how_long_it_will_take),
         cmocka_unit_test(a_fenced_writer_makes_the_next_file),
         cmocka_unit_test(the_log_is_walked),
     };

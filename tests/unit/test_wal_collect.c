@@ -74,6 +74,7 @@ static void begin(unsigned records)
     s.lead.used = s.lead.summed = IDEM_WAL_BATCH_BYTES;
     s.lead.limit = IDEM_WAL_BATCH_BYTES + records * 1024u;
     CHECK_IS(idem_lead_collect_begin(&s.lead), IDEM_OK);
+    CHECK_IS(idem_lead_room(&s.lead, s.lead.used), IDEM_OK); /* as a batch begins */
 }
 static void over(void)
 {
