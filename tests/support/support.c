@@ -116,31 +116,22 @@ void support_shake(uint64_t seed)
 }
 
 #ifdef IDEM_COVERAGE
-extern int __llvm_profile_write_file(void);
-extern void __llvm_profile_reset_counters(void);
-extern void __llvm_profile_set_filename(const char *name);
+extern void __gcov_dump(void);
+extern void __gcov_reset(void);
 #endif
 
 void support_save_counters(void)
 {
 #ifdef IDEM_COVERAGE
-    if (page != NULL &&
-        load_acquire(&page->fault_on) != 0) /* what runs with a seeded fault is not what the library does */
-        return;
-    static char name[300];
-    const char *at = getenv("LLVM_PROFILE_FILE"), *slash = at != NULL ? strrchr(at, '/') : NULL;
-    if (slash != NULL && geteuid() != 0 && name[0] == '\0') { /* another user must not write to root's */
-        snprintf(name, sizeof name, "%.*s/user-%u-%%m.profraw", (int)(slash - at), at, (unsigned)geteuid());
-        __llvm_profile_set_filename(name);
-    }
-    __llvm_profile_write_file();
-    __llvm_profile_reset_counters();
+    __gcov_dump();
+    __gcov_reset(); /* or who stops here would count twice, and not be written a second time */
 #endif
 }
 
 void support_die(void *ctx)
 {
     (void)ctx;
+    support_save_counters();
     raise(SIGKILL);
 }
 
