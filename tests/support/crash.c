@@ -144,7 +144,6 @@ static void on_point(const char *name)
         if ((steps[i].point == point && steps[i].nth == passed) ||
             (steps[i].point == CRASH_ANY && steps[i].nth == mine->traced)) {
             store_release(&mine->step, i + 1);
-            support_save_counters();
             raise(steps[i].deed == CRASH_KILL ? SIGKILL : SIGSTOP);
         }
 }

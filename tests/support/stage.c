@@ -152,7 +152,6 @@ static void claim_and_die(struct crash_page *page, void *ctx)
     CHECK_IS(page->verdict, IDEM_CLAIMED);
     if (d->mark != NULL)
         CHECK_IS(idem_mark(store, &page->claim, d->mark, strlen(d->mark)), IDEM_OK);
-    support_save_counters();
     raise(SIGKILL);
 }
 

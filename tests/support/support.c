@@ -116,22 +116,28 @@ void support_shake(uint64_t seed)
 }
 
 #ifdef IDEM_COVERAGE
-extern void __gcov_dump(void);
-extern void __gcov_reset(void);
+extern int __llvm_profile_write_file(void);
+extern void __llvm_profile_reset_counters(void);
+extern void __llvm_profile_set_filename(const char *name);
 #endif
 
 void support_save_counters(void)
 {
 #ifdef IDEM_COVERAGE
-    __gcov_dump();
-    __gcov_reset(); /* or who stops here would count twice, and not be written a second time */
+    if (page != NULL &&
+        load_acquire(&page->fault_on) != 0) /* what runs with a seeded fault is not what the library does */
+        return;
+    const char *name = getenv("LLVM_PROFILE_FILE");
+    if (name != NULL)
+        __llvm_profile_set_filename(name); /* after a fork its pattern means another file */
+    __llvm_profile_write_file();
+    __llvm_profile_reset_counters();
 #endif
 }
 
 void support_die(void *ctx)
 {
     (void)ctx;
-    support_save_counters();
     raise(SIGKILL);
 }
 

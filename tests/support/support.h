@@ -111,7 +111,8 @@ void support_verify(const char *dir);
 
 #define SUPPORT_PATIENCE_MS 60000 /* how long anything may take before it counts as stuck */
 
-/* In a coverage build: what was run so far is written down. To be called by who ends without exit(). */
+/* In a build that counts what runs: writes it down. For who ends by _exit(), or as another user. Who is killed has not counted: the counts of a
+   function that was left in its middle would contradict each other. */
 void support_save_counters(void);
 
 /* Runs fn(ctx) in a forked child, which ends with status 0 after it, and is killed when its parent ends. */
