@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one libFuzzer target: first on the corpus in tests/fuzz/corpus/, then on what that leads to, for 15 s (IDEM_TEST_LONG: 10 minutes). A crash, a
+# Runs one libFuzzer target: first on the corpus in tests/fuzz/corpus/, then on what that leads to, for 60 s (IDEM_TEST_LONG: 10 minutes). A crash, a
 # sanitizer's report, a leak, a failed check and an input that takes more than a second of processor time are failures; libFuzzer prints the
 # input as base64. Then each fault that is named here is seeded into the library, and the corpus must notice.
 #
@@ -9,7 +9,7 @@ target=$1
 name=${target##*/fuzz_}
 corpus=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/corpus/$name
 work=${TMPDIR:-/tmp}/fuzz-$name.$$
-seconds=15
+seconds=60
 if [[ ${IDEM_TEST_LONG:-} ]]; then seconds=600; fi
 declare -A longest=([dedup]=1500) # bytes of an input; keys have up to 1024
 declare -A faults=([wal]=scan.holes [store]=entry.unchecked)
