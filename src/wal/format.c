@@ -228,7 +228,7 @@ enum idem_format idem_batch_decode(const uint8_t in[IDEM_WAL_BATCH_BYTES], uint6
     if (b->position != position)
         return FORMAT_PLACE;
     bool fits = b->bytes % IDEM_WAL_GRAIN == 0 && b->bytes >= IDEM_WAL_BATCH_BYTES && b->bytes <= room &&
-                b->bytes <= IDEM_WAL_BATCH_MAX && b->durable <= position &&
+                b->bytes <= IDEM_WAL_BATCH_MAX && b->durable <= position && b->durable % IDEM_WAL_GRAIN == 0 &&
                 b->records <= (b->bytes - IDEM_WAL_BATCH_BYTES) / IDEM_WAL_GRAIN && is_time(b->store_ms) &&
                 is_time(b->wall_ms);
     return fits ? FORMAT_OK : FORMAT_LENGTH;
