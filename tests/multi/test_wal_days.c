@@ -416,10 +416,16 @@ static int live(struct span *span, uint64_t seed, unsigned days)
 
 static struct span *span;
 
+/* The same few weeks each time, unless one asks for others; --long looks for new ones. */
+static uint64_t first_seed(void)
+{
+    return support_long() || getenv("IDEM_TEST_SEED") != NULL ? support_seed() : 1;
+}
+
 static void a_week_of_bad_luck_breaks_no_promise(void **state)
 {
     (void)state;
-    uint64_t seed = support_seed(), calls = 0, crashes = 0, cut = 0, strikes = 0, stalls = 0, killed = 0, stopped = 0,
+    uint64_t seed = first_seed(), calls = 0, crashes = 0, cut = 0, strikes = 0, stalls = 0, killed = 0, stopped = 0,
              files = 0;
     unsigned weeks = support_long() ? 1000 : (unsigned)support_scaled(3, 3);
     for (unsigned i = 0; i < weeks; i++) {
@@ -451,7 +457,7 @@ static void the_same_seed_is_the_same_day(void **state)
     (void)state;
     uint64_t digest[2];
     for (unsigned i = 0; i < 2; i++) {
-        CHECK_IS(live(span, support_seed(), 2), 0);
+        CHECK_IS(live(span, first_seed(), 2), 0);
         digest[i] = span->digest;
     }
     CHECK(digest[0] == digest[1]);
@@ -470,7 +476,7 @@ static void a_library_with_a_fault_does_not_live_through_its_week(void **state)
         support_fault(faults[i]);
         for (unsigned tries = 0; how == 0 && tries < 20; tries++) {
             support_forget_why();
-            how = live(span, support_seed() + 1000 * (i + 1) + tries, 7);
+            how = live(span, first_seed() + 1000 * (i + 1) + tries, 7);
             days += 7;
         }
         support_fault(NULL);
