@@ -47,8 +47,12 @@ static int add_lives(struct trials *all, const struct peer *peer, const struct o
     for (unsigned i = 0; i < sizeof at_large / sizeof at_large[0]; i++)
         large |= strcmp(peer->name, at_large[i]) == 0;
     uint64_t keys = peer->durable ? DURABLE_KEYS : o->quick && slow ? QUICK_KEYS : KEYS;
+    if (peer->keys_max > 0 && keys > peer->keys_max)
+        keys = peer->keys_max;
     uint64_t timed = o->quick && slow ? QUICK_TIMED : 0;
     int failed = add_life(all, peer, keys, 1, timed) | add_life(all, peer, keys, 2, timed);
+    if (strcmp(peer->name, "idem") == 0) /* beside those that hold no more */
+        failed |= add_life(all, peer, QUICK_KEYS, 1, 0) | add_life(all, peer, QUICK_KEYS, 2, 0);
     if (!slow && !o->quick)
         failed |= add_life(all, peer, SMALL_KEYS, 1, 0);
     if (large && !o->quick)

@@ -121,6 +121,18 @@ static double processor_s(void)
     return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
 }
 
+/* Of the first round alone: something is better than nothing, if it is said. */
+static void leave_out_rest(struct trials *all, unsigned from)
+{
+    for (unsigned i = from; i < all->count; i++) {
+        struct entry *e = &all->entries[i];
+        if (e->why[0] != '\0')
+            continue;
+        snprintf(e->why, sizeof e->why, "no time was left for it");
+        e->left_out = true;
+    }
+}
+
 /* False: there was no time left for all of it. */
 static bool run_round(struct trials *all, const struct conditions *c, unsigned round, uint64_t deadline_ns)
 {
@@ -129,8 +141,13 @@ static bool run_round(struct trials *all, const struct conditions *c, unsigned r
         unsigned left_s = seconds_until(deadline_ns);
         if (e->why[0] != '\0')
             continue;
-        if (left_s == 0 || harness_interrupted())
+        if (harness_interrupted())
             return false;
+        if (left_s == 0) {
+            if (round == 0)
+                leave_out_rest(all, i);
+            return false;
+        }
         uint64_t from_ns = harness_now_ns();
         double from_s = processor_s();
         struct trial_result *out = &e->results[round];
@@ -142,8 +159,11 @@ static bool run_round(struct trials *all, const struct conditions *c, unsigned r
                 (double)(harness_now_ns() - from_ns) * 1e-9, processor_s() - from_s, out->why[0] ? ": " : "", out->why);
         if (out->why[0] == '\0')
             continue;
-        if (left_s < TRIAL_LIMIT_S && seconds_until(deadline_ns) == 0)
-            return false; /* the time was over, not the trial's fault */
+        if (left_s < TRIAL_LIMIT_S && seconds_until(deadline_ns) == 0) { /* the time was over, not the trial's fault */
+            if (round == 0)
+                leave_out_rest(all, i);
+            return false;
+        }
         memcpy(e->why, out->why, sizeof e->why);
         e->left_out = out->left_out;
     }
@@ -156,9 +176,14 @@ int rounds_run(struct trials *all, const struct conditions *c, unsigned wanted, 
     uint64_t longest_ns = 0;
     for (all->done = 0; all->done < wanted; all->done++) {
         uint64_t from_ns = harness_now_ns();
-        if (from_ns + longest_ns + longest_ns / 20 > deadline_ns || !run_round(all, c, all->done, deadline_ns)) {
+        bool begun = from_ns + longest_ns + longest_ns / 20 <= deadline_ns;
+        if (!begun || !run_round(all, c, all->done, deadline_ns)) {
+            bool in_time = !harness_interrupted();
             snprintf(all->cut, sizeof all->cut, "%u of %u rounds: %s", all->done, wanted,
-                     harness_interrupted() ? "interrupted" : "another would not have ended in the time given");
+                     !in_time         ? "interrupted"
+                     : all->done == 0 ? "the first took all the time given, and isn't whole"
+                                      : "another would not have ended in the time given");
+            all->done += all->done == 0 && in_time;
             break;
         }
         uint64_t took_ns = harness_now_ns() - from_ns;

@@ -2,7 +2,8 @@
  * rounds.h - runs trials round by round within a given time, and keeps their figures.
  *
  * Invariants
- *  1. Every row that was measured has a figure of every round that counts: a round that could not be completed is dropped for all.
+ *  1. Every row that was measured has a figure of every round that counts: a round that could not be completed is dropped for
+ *     all; of the first one what was measured is kept, and the rest is left out.
  *  2. A round begins only if one like the last would end in time; what was cut is said.
  */
 #ifndef BENCH_ROUNDS_H

@@ -249,6 +249,7 @@ static const struct peer memcached = {
         "no CAS numbers, 64 requests an event",
     .reach = PEER_SERVER,
     .batches = {ALL_BATCHES, ALL_BATCHES, ALL_BATCHES},
+    .keys_max = 100000,
     .timed_keys = 60000,
     .version = version,
     .prepare = prepare,

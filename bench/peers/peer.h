@@ -86,8 +86,8 @@ struct peer {
     unsigned
         batches[PEER_JOBS]; /* PEER_BY_... for each job; 0: this job it does not have, and rows for it are left out */
     size_t claim_bytes;     /* of a handle that claiming leaves for completing; 0: none */
-    uint64_t
-        timed_keys; /* at most that many keys of a life are claimed timed, the others filled before; 0: all. For the slow */
+    uint64_t timed_keys;  /* for the slow: so many keys of a life are claimed timed, the others filled before; 0: all */
+    uint64_t keys_max;    /* its lives have no more keys: filling it would take many seconds; 0: any number */
     unsigned workers_max; /* 0: any number; 1: it has one writer */
     const void *variant;  /* the file's own */
 

@@ -261,6 +261,7 @@ static const struct peer plain = {
     .settings =
         "SET NX PX, SET PX, GET (MGET in batches), raw RESP2 over a Unix socket; no persistence; one I/O thread (more "
         "are advised from four cores on), no huge pages (advised against)",
+    .keys_max = 100000,
     .timed_keys = 60000,
     OPERATIONS,
 };
@@ -268,6 +269,7 @@ static const struct peer always = {
     .name = "redis/always",
     .settings = "as redis; appendonly yes, appendfsync always, no rewriting of the file meanwhile",
     .durable = true,
+    .keys_max = 100000,
     .timed_keys = 4000,
     OPERATIONS,
 };

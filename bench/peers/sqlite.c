@@ -223,6 +223,7 @@ static void end(void *shared)
 static const struct peer off = {
     .name = "sqlite",
     .settings = "WAL, synchronous=OFF, mmap, WITHOUT ROWID on a tmpfs; prepared; a batch is a transaction",
+    .keys_max = 100000,
     .timed_keys = 16384,
     SAME,
 };
@@ -231,6 +232,7 @@ static const struct peer full = {
     .name = "sqlite/full",
     .settings = "WAL, synchronous=FULL, WITHOUT ROWID on a disk; prepared; a batch is a transaction",
     .durable = true,
+    .keys_max = 100000,
     .timed_keys = 1024,
     SAME,
 };
