@@ -91,10 +91,10 @@ static void number(double v, char *to, size_t bytes)
 {
     if (v >= 999500)
         snprintf(to, bytes, "%.3gM", v / 1e6);
-    else if (v >= 9995)
+    else if (v >= 999.5)
         snprintf(to, bytes, "%.3gk", v / 1e3);
     else
-        snprintf(to, bytes, "%.3g", v < 1000 ? v : round(v / 10) * 10);
+        snprintf(to, bytes, "%.3g", v);
 }
 
 /* ------------------------------------------------------------------ scales */
