@@ -249,6 +249,38 @@ static void what_is_over_denies_what_was_before(void *dir)
     support_verify(dir);
 }
 
+/* A full store has keys beyond their home buckets. Who did not find one there would place it twice. */
+static void keys_beyond_their_home_are_found(void *dir)
+{
+    idem_store *store = support_open(dir, NULL);
+    struct idem_replay *p = begin(store, FAR);
+    char key[32];
+    unsigned keys = (unsigned)store->view->bucket_count * 5, beyond = 0; /* of 7 */
+    for (unsigned token = 1; token <= 2; token++)
+        for (unsigned i = 0; i < keys; i++) {
+            snprintf(key, sizeof key, "key-%u", i);
+            add(p, an_answer(p, key, token, key));
+        }
+    CHECK_IS(settle(p).completed, keys);
+    for (uint64_t b = 0; b < store->view->bucket_count; b++)
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
+            uint64_t word = load_relaxed(&store->view->buckets[b].slots[s]);
+            beyond += word != 0 && word_distance(word) > 0;
+        }
+    CHECK(beyond > 30); /* some 80 */
+    for (unsigned i = 0; i < keys; i++) {
+        idem_claim claim;
+        idem_reply reply;
+        snprintf(key, sizeof key, "key-%u", i);
+        CHECK_IS(ask(store, key, &claim, &reply), IDEM_REPLAY);
+        CHECK_BYTES(reply.body, reply.body_bytes, key);
+        idem_reply_free(&reply);
+    }
+    free(p);
+    idem_close(store);
+    support_verify(dir);
+}
+
 /* A claim with a short time to live, over an answer that has expired while the record of its claim has not; and it is answered for longer. */
 static void an_answer_outlives_its_claim(void *dir)
 {
@@ -355,6 +387,7 @@ PROMISE(a_running_key_is_lost_at_once, "replay.lease", NULL)
 PROMISE(order_does_not_matter, "replay.order", NULL)
 PROMISE(what_is_over_denies_what_was_before, "replay.denial", "replay.expired", NULL)
 PROMISE(an_answer_outlives_its_claim, "replay.final", NULL)
+PROMISE(keys_beyond_their_home_are_found, "alone.near", NULL)
 PROMISE(a_small_store_reads_a_large_log, "replay.expired", "replay.no_room", NULL)
 PROMISE(the_log_word_says_what_is_proven, "replay.unproven", NULL)
 
@@ -366,6 +399,7 @@ int main(void)
         cmocka_unit_test(test_order_does_not_matter),
         cmocka_unit_test(test_what_is_over_denies_what_was_before),
         cmocka_unit_test(test_an_answer_outlives_its_claim),
+        cmocka_unit_test(test_keys_beyond_their_home_are_found),
         cmocka_unit_test(test_a_small_store_reads_a_large_log),
         cmocka_unit_test(test_the_log_word_says_what_is_proven),
     };
