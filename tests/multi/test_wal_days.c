@@ -66,13 +66,16 @@ static void check_keys(void)
 
 /* ------------------------------------------------------------------ flushing */
 
-/* All that was told before is on the disk: what was asked to be there within the interval is as good as durable; but for what was over
-   before anybody came to write it (here hours may lie between two flushes). */
+/*
+ * All that was told before is on the disk: what was asked to be there within the interval is as good as durable. But not what was over before anybody
+ * came to write it, or had been replaced by what is over (here minutes lie between two flushes, not the interval).
+ */
 static void note_safe(void)
 {
     for (; safe_calls < world->calls; safe_calls++) {
         struct day_call *c = &world->call[safe_calls];
-        if (c->call.returned != 0 && c->promised && c->over_ms > now_ms())
+        bool lives = c->over_ms > now_ms() && world->key[c->call.key].record_ms > now_ms();
+        if (c->call.returned != 0 && c->promised && lives)
             c->call.durable = true;
     }
 }

@@ -184,7 +184,6 @@ static void take_points(void)
     memset(&sa, 0, sizeof sa);
     sa.sa_handler = nothing; /* without SA_RESTART */
     sigaction(SIGALRM, &sa, NULL);
-    points_left = 0;
     idem_point_hook = on_point;
 }
 
@@ -237,10 +236,12 @@ static void returned(struct day_call *c, int verdict, uint64_t strikes)
     int64_t held_ms =
         granted || c->call.kind == CALL_RENEW ? now_ms() + c->call.lease_ms : 0; /* a running lease keeps a claim */
     if (granted || (answered && (verdict == IDEM_OK || unwritten(verdict))))
-        k->record_ms = now_ms() + c->call.ttl_ms;
+        k->record_ms = c->call.called_ms + c->call.ttl_ms;
     k->over_ms = held_ms > k->over_ms ? held_ms : k->over_ms;
     k->over_ms = k->record_ms > k->over_ms ? k->record_ms : k->over_ms;
     c->over_ms = c->call.kind == CALL_FORGET ? INT64_MAX : k->record_ms;
+    c->call.durable &=
+        c->over_ms > now_ms(); /* or it slept until that was over: then it need not be written any more */
 }
 
 static uint64_t number_in(const void *bytes, size_t n)
@@ -533,7 +534,6 @@ static void start_worker(unsigned i)
     wait_through();
 }
 
-/* It is dead. */
 static void reap_worker(struct worker *x)
 {
     CHECK_IS(support_reap(x->pid, SUPPORT_PATIENCE_MS), SUPPORT_KILLED);

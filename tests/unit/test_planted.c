@@ -275,7 +275,8 @@ static void names_of_eve(void *unused)
         become_eve();
         CHECK_IS(open_name("a", false), IDEM_E_NO_STORE);
         in_words(__LINE__, open_name("a", true), IDEM_E_SYSTEM, home, "cannot create the directory");
-        exit(0);
+        support_save_counters();
+        _exit(0);
     }
     CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
     CHECK(chmod("/dev/shm", 01777) == 0);
@@ -293,7 +294,8 @@ static void names_of_eve(void *unused)
             become_eve();
             in_words(__LINE__, open_name("a", true), IDEM_E_PERMISSION, home, "remove what was planted");
             in_words(__LINE__, idem_destroy("a"), IDEM_E_PERMISSION, home, "remove what was planted");
-            exit(0);
+            support_save_counters();
+            _exit(0);
         }
         CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
         CHECK_IS(remove(home), 0);

@@ -69,6 +69,7 @@ struct scene {
     int (*act)(void);
     void (*is)(void);
     bool once; /* in a process of its own each: what is refused is done once in a process's life */
+    int only;  /* this kind of call alone: the others are those of another scene; 0: all */
 };
 
 static int open_and_close(const idem_options *o)
@@ -282,14 +283,6 @@ static void prepare_log_alone(void)
     prepare_logged();
     support_remove(dir);
 }
-static int recover(void)
-{
-    idem_recovery r = IDEM_RECOVERY_INIT;
-    r.dir = dir;
-    r.wal_dir = wal;
-    int e = idem_recover(&r);
-    return e == IDEM_E_EXISTS ? IDEM_OK : e; /* by the one before */
-}
 static int recover_check(void)
 {
     idem_recovery r = IDEM_RECOVERY_INIT;
@@ -433,7 +426,7 @@ static void each_call_is_refused(const struct scene *s)
     memset(tally, 0, sizeof *tally);
     run_one((struct one){s, REFUSED_KINDS, 0, 0});
     for (unsigned what = 0; what < REFUSED_KINDS; what++)
-        for (unsigned w = 0; w < 3 && refused_kinds[what].with[w] != 0; w++)
+        for (unsigned w = 0; (s->only == 0 || s->only == (int)what) && w < 3 && refused_kinds[what].with[w] != 0; w++)
             for (unsigned nth = 1; nth <= tally->seen[what]; nth++) {
                 struct one o = {s, (enum refused_call)what, nth, refused_kinds[what].with[w]};
                 print_message("# %s: %s %u %s\n", s->name, refused_kinds[what].name, nth, strerror(o.with));
@@ -453,10 +446,10 @@ static void making_a_store_fails_in_words_and_leaves_nothing(void **state)
 {
     (void)state;
     static const struct scene scenes[] = {
-        {"create", nothing, create, is_empty, false},
-        {"create for a group", nothing, create_guarded_for_a_group, is_empty, false},
-        {"create in huge pages", nothing, create_in_huge_pages, nothing, false},
-        {"create at a relative path", nothing, create_relative, is_empty, false},
+        {"create", nothing, create, is_empty, false, 0},
+        {"create for a group", nothing, create_guarded_for_a_group, is_empty, false, 0},
+        {"create in huge pages", nothing, create_in_huge_pages, nothing, false, REFUSE_fopen},
+        {"create at a relative path", nothing, create_relative, is_empty, false, REFUSE_getcwd},
     };
     scenes_of(scenes, sizeof scenes / sizeof scenes[0]);
 }
@@ -465,14 +458,14 @@ static void using_a_store_fails_in_words_and_harms_nothing(void **state)
 {
     (void)state;
     static const struct scene scenes[] = {
-        {"open", prepare_answered, open_again, is_answered, false},
-        {"verify", prepare_answered, verify, is_answered, false},
-        {"destroy", prepare_answered, destroy, is_gone, false},
-        {"look", hold_answered, look, is_answered, false},
-        {"walk", hold_answered, walk, is_answered, false},
-        {"close", hold_answered, close_answered, is_answered, false},
-        {"begin in a store that was replaced", hold_replaced, begin_answered, is_answered, false},
-        {"begin in a new thread", hold_answered, use_in_another_thread, is_answered, false},
+        {"open", prepare_answered, open_again, is_answered, false, 0},
+        {"verify", prepare_answered, verify, is_answered, false, REFUSE_calloc},
+        {"destroy", prepare_answered, destroy, is_gone, false, 0},
+        {"look", hold_answered, look, is_answered, false, 0},
+        {"walk", hold_answered, walk, is_answered, false, 0},
+        {"close", hold_answered, close_answered, is_answered, false, 0},
+        {"begin in a store that was replaced", hold_replaced, begin_answered, is_answered, false, 0},
+        {"begin in a new thread", hold_answered, use_in_another_thread, is_answered, false, 0},
     };
     scenes_of(scenes, sizeof scenes / sizeof scenes[0]);
 }
@@ -481,18 +474,18 @@ static void a_log_fails_in_words_and_loses_nothing(void **state)
 {
     (void)state;
     static const struct scene scenes[] = {
-        {"create with a log", nothing, create_logged, is_empty, false},
-        {"create with a log and its thread", nothing, create_logged_with_flusher, is_empty, false},
-        {"create with a log for a group", nothing, create_logged_for_a_group, is_empty, false},
-        {"open with a log", prepare_logged, create_logged, is_answered, false},
-        {"write to a log", hold_logged, use_logged, is_answered, false},
-        {"replay with a log", hold_logged, use_durable_answer, is_answered, false},
-        {"open what only the log has", prepare_log_alone, create_logged, is_answered, false},
-        {"recover", prepare_log_alone, recover, is_answered, false},
-        {"recover, checking only", prepare_logged, recover_check, is_answered, false},
-        {"recover, salvaging", prepare_log_alone, recover_salvage, is_salvaged, false},
-        {"walk the log", prepare_logged, log_walk, is_answered, false},
-        {"destroy with a log", prepare_logged, destroy_logged, is_gone, false},
+        {"create with a log", nothing, create_logged, is_empty, false, 0},
+        {"create with a log and its thread", nothing, create_logged_with_flusher, is_empty, false,
+         REFUSE_pthread_create},
+        {"create with a log for a group", nothing, create_logged_for_a_group, is_empty, false, REFUSE_fchown},
+        {"open with a log", prepare_logged, create_logged, is_answered, false, 0},
+        {"write to a log", hold_logged, use_logged, is_answered, false, 0},
+        {"replay with a log", hold_logged, use_durable_answer, is_answered, false, 0},
+        {"open what only the log has", prepare_log_alone, create_logged, is_answered, false, 0},
+        {"recover, checking only", prepare_logged, recover_check, is_answered, false, 0},
+        {"recover, salvaging", prepare_log_alone, recover_salvage, is_salvaged, false, 0},
+        {"walk the log", prepare_logged, log_walk, is_answered, false, 0},
+        {"destroy with a log", prepare_logged, destroy_logged, is_gone, false, 0},
     };
     scenes_of(scenes, sizeof scenes / sizeof scenes[0]);
 }
@@ -502,7 +495,7 @@ static void what_a_process_does_once_fails_in_words(void **state)
     (void)state;
     tally = support_shared(sizeof *tally);
     static const struct scene scenes[] = {
-        {"the first open of a process", nothing, create_guarded_for_a_group, is_empty, true},
+        {"the first open of a process", nothing, create_guarded_for_a_group, is_empty, true, 0},
     };
     scenes_of(scenes, sizeof scenes / sizeof scenes[0]);
 }

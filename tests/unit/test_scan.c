@@ -297,6 +297,46 @@ static void a_faulty_writer_is_not_a_torn_tail(void *dir)
     hand_close(&l);
 }
 
+/* Each is sound by itself. */
+static void headers_that_contradict_each_other_are_refused(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"does not name number and salt", "does not name number and salt", "positions",
+                                        "positions", "positions"};
+    for (unsigned i = 0; i < sizeof words / sizeof words[0]; i++) {
+        struct hand_log l;
+        uint8_t head[IDEM_WAL_HEADER_BYTES];
+        char file[300];
+        const char *dir = support_dir();
+        CHECK_IS(mkdir(dir, 0700), 0);
+        hand_open(&l, dir);
+        for (unsigned k = 1; k <= 3; k++) {
+            hand_file(&l, true);
+            hand_add(&l, hand_claim(&l, "k", k));
+            hand_flush(&l, true);
+        }
+        struct idem_file_rec f = l.f; /* the last one's */
+        if (i == 0)
+            f.prev_number = 1;
+        else if (i == 1)
+            f.prev_salt++;
+        else if (i == 2)
+            f.base = f.prev_end = 64; /* before the one before it begins */
+        else if (i == 3)
+            f.prev_end = 64;
+        else
+            f.base = f.prev_end = l.f.base + LOG_FILE_BYTES; /* past the end of the one before it */
+        idem_file_encode(&f, head);
+        snprintf(file, sizeof file, "%s/wal-00000000000000000003", l.path);
+        int fd = open(file, O_WRONLY | O_CLOEXEC);
+        CHECK_IS(pwrite(fd, head, sizeof head, 0), sizeof head);
+        close(fd);
+        refused(l.path, IDEM_E_LOG_DAMAGED, words[i]);
+        CHECK(strstr(idem_error_detail(), "wal-00000000000000000003") != NULL);
+        hand_close(&l);
+    }
+}
+
 static void the_id_says_whose_it_is(void *dir)
 {
     struct hand_log l;
@@ -350,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_a_record_of_an_unknown_kind),
         cmocka_unit_test(test_a_faulty_writer_is_not_a_torn_tail),
         cmocka_unit_test(test_the_id_says_whose_it_is),
+        cmocka_unit_test(headers_that_contradict_each_other_are_refused),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
