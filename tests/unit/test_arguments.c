@@ -13,6 +13,21 @@
 static idem_store *store, *logged;
 static char log_of[160];
 
+/* Where nothing is, nor comes to be. */
+static const char *nowhere(void)
+{
+    static char path[160];
+    snprintf(path, sizeof path, "%s/nowhere", support_base());
+    return path;
+}
+
+static const char *another(void)
+{
+    static char path[160];
+    snprintf(path, sizeof path, "%s/another", support_base());
+    return path;
+}
+
 static void make_stores(void)
 {
     if (store != NULL)
@@ -59,7 +74,7 @@ static int open_with(idem_options o)
 #define LOG_OPTION(field, value, name)        \
     do {                                      \
         idem_options o = support_options(16); \
-        o.wal_dir = "/dev/shm/idem-nowhere";  \
+        o.wal_dir = nowhere();                \
         o.field = (value);                    \
         REFUSED(open_with(o), name);          \
     } while (0)
@@ -102,7 +117,7 @@ static void options_out_of_bounds_are_refused_by_name(void **state)
     LOG_OPTION(wal_ring_refs, 32, "options.wal_ring_refs");
     LOG_OPTION(wal_ring_refs, 131072, "options.wal_ring_refs");
     LOG_OPTION(wal_ring_refs, 96, "options.wal_ring_refs");
-    REFUSED(idem_open("/dev/shm/idem-nowhere", NULL, NULL), "store");
+    REFUSED(idem_open(nowhere(), NULL, NULL), "store");
 }
 
 static void options_at_their_bounds_are_taken(void **state)
@@ -123,7 +138,8 @@ static void options_at_their_bounds_are_taken(void **state)
 static void names_and_paths_that_lead_nowhere_are_refused(void **state)
 {
     (void)state;
-    char longer[5000];
+    char longer[5000], slashes[200];
+    snprintf(slashes, sizeof slashes, "%s///", nowhere());
     memset(longer, 'x', sizeof longer - 1);
     longer[sizeof longer - 1] = '\0';
     REFUSED(idem_destroy(NULL), "dir");
@@ -137,7 +153,7 @@ static void names_and_paths_that_lead_nowhere_are_refused(void **state)
     longer[0] = 'x';
     longer[1] = '/';
     REFUSED(idem_destroy(longer), "dir: longer");
-    refused(__LINE__, idem_destroy("/dev/shm/idem-nowhere///"), IDEM_E_NO_STORE, "/dev/shm/idem-nowhere:");
+    refused(__LINE__, idem_destroy(slashes), IDEM_E_NO_STORE, nowhere());
 }
 
 /* A log's place is said once, when the store is made. */
@@ -147,14 +163,14 @@ static void another_log_than_the_stores_is_refused(void **state)
     make_stores();
     idem_options o = IDEM_OPTIONS_INIT;
     idem_store *s;
-    o.wal_dir = "/dev/shm/idem-another";
+    o.wal_dir = another();
     REFUSED(idem_open(idem_path(logged), &o, &s), log_of);
     REFUSED(idem_open(idem_path(store), &o, &s), "has no log");
     o.wal_dir = log_of;
     o.flags |= IDEM_OPEN_NO_FLUSHER;
     CHECK_IS(idem_open(idem_path(logged), &o, &s), IDEM_OK);
     idem_close(s);
-    CHECK(access("/dev/shm/idem-another", F_OK) != 0);
+    CHECK(access(another(), F_OK) != 0);
 }
 
 /* ------------------------------------------------------------------ requests */
@@ -295,7 +311,7 @@ static int no_story(const idem_story *story, void *ctx)
 #define RECOVERY(field, value, name)          \
     do {                                      \
         idem_recovery r = IDEM_RECOVERY_INIT; \
-        r.dir = "/dev/shm/idem-nowhere";      \
+        r.dir = nowhere();                    \
         r.wal_dir = log_of;                   \
         r.field = (value);                    \
         REFUSED(idem_recover(&r), name);      \
@@ -336,8 +352,8 @@ static void what_looks_and_what_recovers_refuses_by_name(void **state)
     REFUSED(idem_stats(NULL, &(idem_stats_data){.size = sizeof(idem_stats_data)}), "store");
     REFUSED(idem_maintain(NULL, 0), "store");
     REFUSED(idem_owner_fd(NULL), "store");
-    REFUSED(idem_verify("/dev/shm/idem-nowhere", NULL), "report.size");
-    REFUSED(idem_verify("/dev/shm/idem-nowhere", &(idem_report){.size = 1}), "report.size");
+    REFUSED(idem_verify(nowhere(), NULL), "report.size");
+    REFUSED(idem_verify(nowhere(), &(idem_report){.size = 1}), "report.size");
     CHECK_IS(idem_fingerprint(store, NULL, 1), 0);
     CHECK_IS(idem_fingerprint(NULL, "a", 1), 0);
     CHECK(idem_fingerprint_begin(NULL) == NULL);
