@@ -171,7 +171,8 @@ static inline struct idem_a64 *idem_arena_peek_comparing(struct idem_ctx *ctx, u
     struct idem_open_chunk *c = idem_arena_open_chunk(ctx, klass);
     if (unlikely(!idem_arena_chunk_fits(ctx, c, klass, bytes)))
         return NULL;
-    /* relaxed: the next store orders it, which is made in any case: nothing is held when a completion begins */
+    ctx->held = NULL; /* so that the next store is made in any case */
+    /* relaxed: the next store orders it, for who looks at hazard_write first */
     store_relaxed(&ctx->lane->hazard_compare, (uint64_t)word_region(ctx->v, w) + 1);
     if (unlikely(!idem_arena_hold_chunk(ctx, c)))
         return NULL;
