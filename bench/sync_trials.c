@@ -123,7 +123,7 @@ static int host(struct harness *h, unsigned me, void *ctx)
     char why[PEER_WHY_BYTES] = "no memory";
     void *shared = peer->prepare(peer, &t->place, why);
     if (shared == NULL)
-        return harness_fail(h, "prepare: %s", why);
+        return harness_fail(h, "%s", why);
     void *own = peer->attach(shared, me, why);
     int result = own == NULL ? harness_fail(h, "attach: %s", why) : claim_on(h, t, own, harness_series(h, me, 0));
     if (own != NULL)

@@ -176,6 +176,11 @@ static void *prepare(const struct peer *self, const struct peer_place *place, ch
         snprintf(why, PEER_WHY_BYTES, "no memory");
         return NULL;
     }
+    if (access(MODULES "ngx_http_lua_module.so", R_OK) != 0) {
+        snprintf(why, PEER_WHY_BYTES, PEER_LEFT_OUT "Debian's libnginx-mod-http-lua isn't installed");
+        free(s);
+        return NULL;
+    }
     snprintf(log, sizeof log, "%.200s/nginx.log", place->dir);
     snprintf(conf, sizeof conf, "%.200s/nginx.conf", place->dir);
     const char *const argv[] = {nginx(), "-e", log, "-c", conf, NULL};

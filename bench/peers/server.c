@@ -91,9 +91,11 @@ int server_start(struct server *s, const char *const argv[], const char *log, ch
         }
         if (waitpid(s->pid, &status, WNOHANG) == s->pid) {
             s->pid = 0;
-            snprintf(why, PEER_WHY_BYTES, "%s ended at once with status %d%s; see %.150s", argv[0],
-                     WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-                     WIFEXITED(status) && WEXITSTATUS(status) == 127 ? " (is it installed?)" : "", log);
+            if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+                snprintf(why, PEER_WHY_BYTES, PEER_LEFT_OUT "%s isn't installed", argv[0]);
+            else
+                snprintf(why, PEER_WHY_BYTES, "%s ended at once with status %d; see %.150s", argv[0],
+                         WIFEXITED(status) ? WEXITSTATUS(status) : -1, log);
             return -1;
         }
         nap();
