@@ -104,7 +104,8 @@ static double rate(const struct conditions *c, uint64_t keys, unsigned processes
     memset(times, 0, sizeof *times);
     if (h == NULL)
         snprintf(out->why, sizeof out->why, "no memory for %u processes", processes);
-    else if (!shares || shape_create(&store, c, "crowd", keys + MANY * WARM_KEYS, huge, NULL, out) == 0) {
+    /* Room for an eighth more: 64 processes each keep memory open that is not full yet. */
+    else if (!shares || shape_create(&store, c, "crowd", keys + keys / 8 + MANY * WARM_KEYS, huge, NULL, out) == 0) {
         if (harness_run(h, work, &crowd, limit_s) != 0)
             snprintf(out->why, sizeof out->why, "%s", harness_error(h));
         else if (!shares || shape_check(&store, (crowd.share + WARM_KEYS) * processes, out) == 0) {
@@ -146,7 +147,9 @@ int crowd_add(struct trials *all, const struct conditions *c)
 {
     for (unsigned huge = 0; huge < 2; huge++) {
         struct trial t = {.name = "64 processes against 2", .row_count = 1, .run = run};
-        t.rows[0] = shape_row("crowd", "idem", "x of two", shape_keys(c, 1024000, 512000, 6400), MANY, huge);
+        /* 64 processes map all of the store beforehand: four million small pages would take them longer than the work. */
+        uint64_t keys = huge ? shape_keys(c, 1024000, 512000, 6400) : shape_keys(c, 256000, 256000, 6400);
+        t.rows[0] = shape_row("crowd", "idem", "x of two", keys, MANY, huge);
         if (trials_add(all, &t) != 0)
             return -1;
     }
