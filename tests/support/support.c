@@ -262,11 +262,6 @@ void support_sleep_ms(int64_t ms)
         ;
 }
 
-bool support_is_set(void *word)
-{
-    return load_acquire(word) != 0;
-}
-
 bool support_eventually(bool (*condition)(void *ctx), void *ctx, int64_t timeout_ms)
 {
     int64_t end = support_now_ms() + timeout_ms;

@@ -66,7 +66,11 @@ int64_t support_now_ms(void); /* the real clock */
 void support_sleep_ms(int64_t ms);
 /* Polls until condition(ctx), at most timeout_ms. */
 bool support_eventually(bool (*condition)(void *ctx), void *ctx, int64_t timeout_ms);
-bool support_is_set(void *word); /* for it: a struct idem_a64 that is not 0 */
+/* For it: a struct idem_a64 that is not 0. */
+static inline bool support_is_set(void *word)
+{
+    return load_acquire(word) != 0;
+}
 
 /* The injected clock, shared with all children: what is added to every reading of the store's clock. Never goes backwards. */
 void support_clock_add(int64_t ms);
