@@ -288,6 +288,9 @@ static int judge(struct idem_ctx *ctx, const struct idem_ask *ask, struct idem_f
     const struct idem_entry *e = &f->entry;
     if (idem_index_gone(f, now_ms))
         return claim_over(ctx, ask, f, false, IDEM_LOST_NONE, claim, reply, room);
+    /* We slept: what is over was swept meanwhile, or followed by something else. */
+    if (unlikely(!idem_index_unchanged(f)))
+        return AGAIN;
     switch (word_state(f->word)) {
     case WORD_COMPLETED: {
         if (e->fingerprint != ask->fingerprint && !IDEM_FAULT("fingerprint.ignored"))

@@ -25,6 +25,9 @@ static int act(struct idem_ctx *ctx, struct idem_found *f, enum action action, u
     int64_t now_ms = idem_view_now_ms(ctx->v);
     if (idem_index_gone(f, now_ms))
         return idem_fail(IDEM_E_NO_KEY, "no record of this key");
+    /* We slept: what is over was swept meanwhile, or followed by something else. */
+    if (!idem_index_unchanged(f))
+        return FINISH_CHANGED;
     unsigned state = WORD_FORGOTTEN;
     if (action == RELEASE) {
         state = WORD_RELEASED;

@@ -188,10 +188,15 @@ static int find(struct idem_ctx *ctx, const idem_key *key, uint64_t token, idem_
     int e = idem_key_prepare(ctx->v, key, framed, &k);
     if (e != IDEM_OK)
         return e;
-    e = idem_index_find(ctx, &k, &f, NULL);
-    if (e < 0)
-        return e;
-    if (e == FIND_ABSENT || idem_index_gone(&f, idem_view_now_ms(ctx->v)))
+    bool gone = false, changed = true;
+    for (unsigned tries = 0; changed && tries < FINISH_TRIES; tries++) {
+        e = idem_index_find(ctx, &k, &f, NULL);
+        if (e < 0)
+            return e;
+        gone = e == FIND_ABSENT || idem_index_gone(&f, idem_view_now_ms(ctx->v));
+        changed = !gone && !idem_index_unchanged(&f); /* we slept: what is over was swept meanwhile, or followed */
+    }
+    if (gone)
         return idem_fail(IDEM_E_NO_KEY, "no record of this key");
     if (word_state(f.word) != WORD_IN_PROGRESS || (token != 0 && f.entry.token != token))
         return idem_fail(IDEM_E_LOST, "the key's newest attempt has token %llu%s", (unsigned long long)f.entry.token,

@@ -108,8 +108,10 @@ int idem_reply_answer(const struct idem_view *v, const struct idem_found *f, int
         if (r != IDEM_OK)
             return r;
         idem_copy_out(room->at, idem_entry_answer(e), bytes);
-        if (!idem_index_unchanged(f))
-            return 1;
+    }
+    if (!idem_index_unchanged(f))
+        return 1;
+    if (bytes > 0) {
         reply->meta = room->at;
         reply->body = (const char *)room->at + e->meta_bytes;
     }
