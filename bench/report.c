@@ -16,6 +16,7 @@
 #include "bars.h"
 #include "idem.h"
 #include "lineup.h"
+#include "peers/peer.h"
 #include "place.h"
 
 enum { COLUMNS_MAX = 16, LINES_MAX = 64, NONE = -1 };
@@ -168,7 +169,7 @@ static void print_cell(const struct grid *g, const struct trials *all, unsigned 
     for (unsigned i = 0; i < g->line_count; i++) {
         double mine = strcmp(g->lines[i], "idem") == 0 && i != line ? value_of(all, g->row[i][column]) : 0;
         if (mine > 0)
-            fprintf(to, " ×%.3g", s.median / mine);
+            fprintf(to, " ×%.*f", s.median / mine < 10 ? 2 : 0, s.median / mine);
     }
     struct spread ratio = rows_ratio(all, (unsigned)row);
     if (ratio.count > 0)
@@ -255,7 +256,9 @@ static void print_missing(const struct trials *all, FILE *to)
             continue;
         last = why;
         row_name(rows_at(all, r), name, sizeof name);
-        fprintf(to, "\n%s `%s`%s: %s\n", left_out ? "Left out:" : "**FAILED**", name, " and its like", why);
+        if (strncmp(why, PEER_LEFT_OUT, strlen(PEER_LEFT_OUT)) == 0)
+            why += strlen(PEER_LEFT_OUT);
+        fprintf(to, "\n%s `%s` and its like: %s\n", left_out ? "Left out:" : "**FAILED**", name, why);
     }
 }
 
