@@ -10,12 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "floor.h"
 #include "harness.h"
 #include "shapes.h"
 
-enum { FEW = 2, MANY = 64, LOOPS_A_KEY = 12, WARM_KEYS = 64 };
+enum { FEW = 2, MANY = 64, LOOPS_A_KEY = 12, WARM_KEYS = 64, NAPS_MAX = 20000 };
 
 /* Shared: when they were let go, and when each was done. */
 struct times {
@@ -66,6 +67,16 @@ static void spend(uint64_t id)
     }
 }
 
+static void wait_for_all(const struct harness *h, const struct times *times)
+{
+    unsigned done = 0;
+    for (unsigned naps = 0; naps < NAPS_MAX && done < harness_processes(h); naps++) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        for (done = 0; done < harness_processes(h) && __atomic_load_n(&times->to_ns[done], __ATOMIC_SEQ_CST) != 0;)
+            done++;
+    }
+}
+
 static int work(struct harness *h, unsigned me, void *ctx)
 {
     const struct crowd *crowd = ctx;
@@ -88,7 +99,8 @@ static int work(struct harness *h, unsigned me, void *ctx)
         else
             spend(me * crowd->share + i);
     }
-    crowd->times->to_ns[me] = harness_now_ns();
+    __atomic_store_n(&crowd->times->to_ns[me], harness_now_ns(), __ATOMIC_SEQ_CST);
+    wait_for_all(h, crowd->times); /* to unmap a store takes longer than to handle a share of its keys */
     idem_close(store);
     return result;
 }
