@@ -16,6 +16,7 @@
 #define SETTLE_FAR   32u
 #define MAKE_ROOM_US 20000
 #define LEASE_AT     12u /* rescue words are free while nobody completes: the lease as recorded, until all is settled */
+#define DENIED_AT    2u  /* nobody asks for a forgotten key's fingerprint: the state of the record that denied it */
 #define FLAGS        (REC_HOLD | REC_LEASE_ONLY | REC_LOST_BEFORE | 7u << REC_REASON_SHIFT | REC_SYNC)
 
 _Static_assert(REC_HOLD == ENTRY_HOLD && REC_LEASE_ONLY == ENTRY_LEASE_ONLY && REC_LOST_BEFORE == ENTRY_LOST_BEFORE &&
@@ -46,28 +47,29 @@ static bool expired(const struct idem_replay *p, int64_t expiry_ms)
 static int order(const struct idem_rec *r, const struct idem_found *f)
 {
     const struct idem_entry *e = &f->entry;
-    uint64_t said = load_relaxed(&e->at[4]);
     struct idem_rec there;
     zero_small(&there, sizeof there);
     there.kind = e->kind == ENTRY_CLAIM && word_state(f->word) != WORD_COMPLETED ? REC_CLAIM : REC_RESPONSE;
     there.state = (uint8_t)word_state(f->word);
-    if (there.state == WORD_FORGOTTEN && said != 0 && !IDEM_FAULT("replay.final")) /* denied by what has expired */
-        there.state = log_word_state(said);
+    if (there.state == WORD_FORGOTTEN && !IDEM_FAULT("replay.final"))
+        there.state = (uint8_t)(load_relaxed(&e->at[DENIED_AT]) & 7);
     there.token = e->token;
     there.extra = (uint16_t)e->extra;
     there.lease_end_ms = e->kind == ENTRY_CLAIM ? (int64_t)load_relaxed(&e->at[LEASE_AT]) : 0;
-    there.position = log_word_position(said);
+    there.position = log_word_position(load_relaxed(&e->at[4]));
     return idem_rec_order(r, &there);
 }
 
 /*
  * The record denies what is there: the slot stays, forgotten, with the record's token, so that nothing older comes back. One that has expired denies
- * what is before it, but not what comes after it: an answer may live longer than the claim that it answers. So its state is kept.
+ * what is before it, but not what comes after it: an answer may live longer than the claim that it answers. So its state is kept, where a sweep
+ * that moves the entry takes it along: not in the log word.
  */
 static void deny(struct idem_replay *p, const struct idem_rec *r, struct idem_found *f)
 {
     store_relaxed(&f->entry.at[1], r->token);
-    store_relaxed(&f->entry.at[4], r->kind == REC_FORGOTTEN ? 0 : log_word(r->position, r->state));
+    store_relaxed(&f->entry.at[DENIED_AT], r->state);
+    store_relaxed(&f->entry.at[4], 0);
     if (word_state(f->word) != WORD_FORGOTTEN && idem_index_hold(&p->ctx, f))
         idem_index_set_state(f, WORD_FORGOTTEN);
 }

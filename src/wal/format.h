@@ -270,11 +270,6 @@ static inline uint64_t log_word_position(uint64_t w)
 {
     return (w >> 16) * IDEM_WAL_GRAIN;
 }
-/* Of a word that is not 0. */
-static inline uint8_t log_word_state(uint64_t w)
-{
-    return w & 7;
-}
 static inline bool log_word_says(uint64_t w, unsigned state)
 {
     return (w & 15) == (LOG_WORD_LOGGED | state);

@@ -307,6 +307,38 @@ static void an_answer_outlives_its_claim(void *dir)
     support_verify(dir);
 }
 
+/* The same where memory is scarce meanwhile: what denies is moved by a sweep, and says what it said. */
+static void a_denial_that_is_moved_says_what_it_said(void **state)
+{
+    (void)state;
+    const char *dir = support_dir(), *wal = support_dir();
+    idem_options o = support_options(1000);
+    o.wal_dir = wal;
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    idem_store *store = support_open(dir, &o);
+    struct idem_replay *p = begin(store, FAR);
+    idem_claim claim;
+    idem_reply reply;
+    add(p, a_claim(p, "a", 10));
+    struct idem_rec r = a_claim(p, "a", 20);
+    r.expiry_ms = p->now_ms - 1;
+    add(p, r);
+    settle(p); /* all of it is placed; the slot stays, as that it is forgotten is not on the disk */
+    uint64_t before = support_stats(store).moved_entries;
+    support_clock_add(1000); /* the claims' region is over by now */
+    for (int i = 0; i < 100 && idem_sweep(&p->ctx, 10000, 2); i++)
+        ;
+    CHECK(support_stats(store).moved_entries > before);
+    add(p, an_answer(p, "a", 20, "lives"));
+    settle(p);
+    CHECK_IS(ask(store, "a", &claim, &reply), IDEM_REPLAY);
+    CHECK_BYTES(reply.body, reply.body_bytes, "lives");
+    idem_reply_free(&reply);
+    free(p);
+    idem_close(store);
+    support_remove(wal);
+}
+
 /* A log has far more in it than the store holds. */
 static void a_small_store_reads_a_large_log(void *dir)
 {
@@ -400,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_what_is_over_denies_what_was_before),
         cmocka_unit_test(test_an_answer_outlives_its_claim),
         cmocka_unit_test(test_keys_beyond_their_home_are_found),
+        cmocka_unit_test(a_denial_that_is_moved_says_what_it_said),
         cmocka_unit_test(test_a_small_store_reads_a_large_log),
         cmocka_unit_test(test_the_log_word_says_what_is_proven),
     };
