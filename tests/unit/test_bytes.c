@@ -82,12 +82,19 @@ static void in_two_pieces(void **state)
 
 enum copy { OUT, OUT_OF, PUT, PUT_PADDED, COPIES };
 
+/* The compiler must not know where they come from, or it leaves out what is of no use. */
+static void *zeros(size_t bytes)
+{
+    void *volatile at = calloc(bytes, 1);
+    CHECK(at != NULL);
+    return at;
+}
+
 /* More bytes than there are on one side; a whole number of what is copied at once, so that nothing else touches them. */
 static void one_copy_too_far(void *ctx)
 {
-    struct idem_a64 *words = calloc(8, 8), *few = calloc(7, 8);
-    uint8_t *bytes = calloc(64, 1), *less = calloc(63, 1);
-    CHECK(words != NULL && few != NULL && bytes != NULL && less != NULL);
+    struct idem_a64 *words = zeros(64), *few = zeros(56);
+    uint8_t *bytes = zeros(64), *less = zeros(63);
     struct idem_put put = {words, 0, 0};
     __sanitizer_set_report_fd((void *)(intptr_t)open("/dev/null", O_WRONLY | O_CLOEXEC)); /* it is wanted */
     switch (*(enum copy *)ctx) {
