@@ -23,14 +23,6 @@
 
 enum { DIALS = 2000 };
 
-struct shared {
-    struct server server;
-};
-
-struct worker {
-    struct wire wire;
-};
-
 static const char program[] =
     "local ffi = require 'ffi'\n"
     "ffi.cdef[[ typedef struct { long s, ns; } bench_time; int clock_gettime(int, bench_time *);\n"
@@ -160,16 +152,9 @@ static void version(const struct peer *self, char *text, size_t text_bytes)
     server_says(command, "nginx/", text, text_bytes);
 }
 
-static void end(void *shared)
-{
-    struct shared *s = shared;
-    server_end(&s->server);
-    free(s);
-}
-
 static void *prepare(const struct peer *self, const struct peer_place *place, char *why)
 {
-    struct shared *s = calloc(1, sizeof *s);
+    struct server_peer *s = calloc(1, sizeof *s);
     char log[256], conf[256];
     (void)self;
     if (s == NULL) {
@@ -187,7 +172,7 @@ static void *prepare(const struct peer *self, const struct peer_place *place, ch
     if (server_socket(&s->server, place->dir, "nginx.sock", why) == 0 && write_all(place, &s->server, why) == 0 &&
         server_start(&s->server, argv, log, why) == 0)
         return s;
-    end(s);
+    server_stop(s);
     return NULL;
 }
 
@@ -242,8 +227,8 @@ static long ask(struct wire *w, const char *job)
 /* Connections are accepted by whichever nginx worker comes first: until it is the one with our number. */
 static void *attach(void *shared, unsigned me, char *why)
 {
-    struct shared *s = shared;
-    struct worker *w = calloc(1, sizeof *w);
+    struct server_peer *s = shared;
+    struct server_worker *w = calloc(1, sizeof *w);
     if (w == NULL) {
         snprintf(why, PEER_WHY_BYTES, "no memory");
         return NULL;
@@ -265,21 +250,9 @@ static void *attach(void *shared, unsigned me, char *why)
     return NULL;
 }
 
-static void detach(void *worker)
-{
-    struct worker *w = worker;
-    wire_close(&w->wire);
-    free(w);
-}
-
-static const char *error(void *worker)
-{
-    return ((struct worker *)worker)->wire.error;
-}
-
 static uint64_t bytes(void *worker)
 {
-    long n = ask(&((struct worker *)worker)->wire, "bytes");
+    long n = ask(&((struct server_worker *)worker)->wire, "bytes");
     return n > 0 ? (uint64_t)n : 0;
 }
 
@@ -305,7 +278,7 @@ static const char *measured(struct wire *w, struct peer_work *p, long *count, lo
 
 static long claim(void *worker, struct peer_work *p)
 {
-    struct wire *w = &((struct worker *)worker)->wire;
+    struct wire *w = &((struct server_worker *)worker)->wire;
     long count, rest;
     if (request(w, "claim", p->n * PEER_KEY_BYTES) != 0 || wire_put(w, p->keys, p->n * PEER_KEY_BYTES) != 0)
         return -1;
@@ -314,7 +287,7 @@ static long claim(void *worker, struct peer_work *p)
 
 static long complete(void *worker, struct peer_work *p)
 {
-    struct wire *w = &((struct worker *)worker)->wire;
+    struct wire *w = &((struct server_worker *)worker)->wire;
     long count, rest;
     if (request(w, "complete", p->n * (PEER_KEY_BYTES + PEER_ANSWER_BYTES)) != 0)
         return -1;
@@ -327,7 +300,7 @@ static long complete(void *worker, struct peer_work *p)
 
 static long replay(void *worker, struct peer_work *p)
 {
-    struct wire *w = &((struct worker *)worker)->wire;
+    struct wire *w = &((struct server_worker *)worker)->wire;
     long count, rest;
     if (request(w, "replay", p->n * PEER_KEY_BYTES) != 0 || wire_put(w, p->keys, p->n * PEER_KEY_BYTES) != 0)
         return -1;
@@ -353,10 +326,10 @@ static const struct peer dict = {
     .prepare = prepare,
     .attach = attach,
     .run = {claim, complete, replay},
-    .error = error,
+    .error = server_error,
     .bytes = bytes,
-    .detach = detach,
-    .end = end,
+    .detach = server_detach,
+    .end = server_stop,
 };
 
 const struct peer *const peers_lua_dict[] = {&dict, NULL};

@@ -16,16 +16,6 @@
 #define TTL_S     "86400"
 #define ROOM_EACH 512u /* bytes of memory a key, of which it takes three quarters */
 
-struct shared {
-    struct server server;
-    uint64_t empty_bytes; /* what it takes without a key */
-};
-
-struct worker {
-    struct wire wire;
-    const struct shared *shared;
-};
-
 /* The figure of that name in what "stats GROUP" says. */
 static uint64_t figure(struct wire *w, const char *ask, const char *name)
 {
@@ -52,16 +42,9 @@ static void version(const struct peer *self, char *text, size_t text_bytes)
     server_says("memcached --version", "memcached ", text, text_bytes);
 }
 
-static void end(void *shared)
-{
-    struct shared *s = shared;
-    server_end(&s->server);
-    free(s);
-}
-
 static void *prepare(const struct peer *self, const struct peer_place *place, char *why)
 {
-    struct shared *s = calloc(1, sizeof *s);
+    struct server_peer *s = calloc(1, sizeof *s);
     char log[256], memory[24], table[40];
     unsigned power = 16;
     (void)self;
@@ -82,7 +65,7 @@ static void *prepare(const struct peer *self, const struct peer_place *place, ch
         memcpy(&argv[17], as_root, sizeof as_root);
     if (server_socket(&s->server, place->dir, "memcached.sock", why) != 0 ||
         server_start(&s->server, argv, log, why) != 0) {
-        end(s);
+        server_stop(s);
         return NULL;
     }
     struct wire wire;
@@ -93,47 +76,10 @@ static void *prepare(const struct peer *self, const struct peer_place *place, ch
     return s;
 }
 
-static void *attach(void *shared, unsigned me, char *why)
-{
-    struct shared *s = shared;
-    struct worker *w = calloc(1, sizeof *w);
-    (void)me;
-    if (w == NULL) {
-        snprintf(why, PEER_WHY_BYTES, "no memory");
-        return NULL;
-    }
-    w->shared = s;
-    if (wire_open(&w->wire, s->server.socket) == 0)
-        return w;
-    snprintf(why, PEER_WHY_BYTES, "%s", w->wire.error);
-    free(w);
-    return NULL;
-}
-
-static void detach(void *worker)
-{
-    struct worker *w = worker;
-    wire_close(&w->wire);
-    free(w);
-}
-
-static const char *error(void *worker)
-{
-    return ((struct worker *)worker)->wire.error;
-}
-
 static uint64_t bytes(void *worker)
 {
-    struct worker *w = worker;
-    uint64_t used = allocated(&w->wire);
-    return used > w->shared->empty_bytes ? used - w->shared->empty_bytes : 0;
-}
-
-static int unexpected(struct wire *w, const char *what, const char *said)
-{
-    if (said != NULL)
-        snprintf(w->error, sizeof w->error, "%s was answered with '%.100s'", what, said);
-    return -1;
+    struct server_worker *w = worker;
+    return server_used(w, allocated(&w->wire));
 }
 
 /* ------------------------------------------------------------------ the jobs */
@@ -149,7 +95,7 @@ static int put_store(struct wire *w, const char *verb, const unsigned char *key,
 
 static long claim(void *worker, struct peer_work *p)
 {
-    struct wire *w = &((struct worker *)worker)->wire;
+    struct wire *w = &((struct server_worker *)worker)->wire;
     long fresh = 0;
     for (size_t i = 0; i < p->n;) {
         size_t first = i, end_at = p->n - i < p->batch ? p->n : i + p->batch;
@@ -163,7 +109,7 @@ static long claim(void *worker, struct peer_work *p)
             if (said != NULL && strcmp(said, "STORED") == 0)
                 fresh++;
             else if (said == NULL || strcmp(said, "NOT_STORED") != 0)
-                return unexpected(w, "add", said);
+                return wire_unexpected(w, "add", said);
         }
     }
     return fresh;
@@ -171,7 +117,7 @@ static long claim(void *worker, struct peer_work *p)
 
 static long complete(void *worker, struct peer_work *p)
 {
-    struct wire *w = &((struct worker *)worker)->wire;
+    struct wire *w = &((struct server_worker *)worker)->wire;
     long stored = 0;
     for (size_t i = 0; i < p->n;) {
         size_t first = i, end_at = p->n - i < p->batch ? p->n : i + p->batch;
@@ -184,7 +130,7 @@ static long complete(void *worker, struct peer_work *p)
         for (size_t k = first; k < end_at; k++) {
             const char *said = wire_line(w);
             if (said == NULL || strcmp(said, "STORED") != 0)
-                return unexpected(w, "set", said);
+                return wire_unexpected(w, "set", said);
             stored++;
         }
     }
@@ -199,13 +145,13 @@ static long values(struct wire *w, struct peer_work *p, size_t from, size_t to)
         if (strcmp(said, "END") == 0)
             return found;
         if (strncmp(said, "VALUE ", 6) != 0 || strlen(said) < 6 + PEER_KEY_BYTES + 4)
-            return unexpected(w, "get", said);
+            return wire_unexpected(w, "get", said);
         while (from < to && memcmp(said + 6, p->keys + from * PEER_KEY_BYTES, PEER_KEY_BYTES) != 0)
             from++;
         const char *length = strrchr(said, ' ');
         size_t n = strtoul(length + 1, NULL, 10);
         if (from == to)
-            return unexpected(w, "get", said);
+            return wire_unexpected(w, "get", said);
         const char *at = wire_take(w, n + 2);
         if (at == NULL)
             return -1;
@@ -221,7 +167,7 @@ static long values(struct wire *w, struct peer_work *p, size_t from, size_t to)
 
 static long replay(void *worker, struct peer_work *p)
 {
-    struct wire *w = &((struct worker *)worker)->wire;
+    struct wire *w = &((struct server_worker *)worker)->wire;
     long found = 0;
     for (size_t i = 0; i < p->n;) {
         size_t end_at = p->n - i < p->batch ? p->n : i + p->batch;
@@ -253,12 +199,12 @@ static const struct peer memcached = {
     .timed_keys = 60000,
     .version = version,
     .prepare = prepare,
-    .attach = attach,
+    .attach = server_attach,
     .run = {claim, complete, replay},
-    .error = error,
+    .error = server_error,
     .bytes = bytes,
-    .detach = detach,
-    .end = end,
+    .detach = server_detach,
+    .end = server_stop,
 };
 
 const struct peer *const peers_memcached[] = {&memcached, NULL};

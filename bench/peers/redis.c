@@ -15,16 +15,6 @@
 
 #define TTL_MS "86400000"
 
-struct shared {
-    struct server server;
-    uint64_t empty_bytes; /* what it takes without a key */
-};
-
-struct worker {
-    struct wire wire;
-    const struct shared *shared;
-};
-
 /* What its allocator handed out: keys, values, both tables, times of expiry. 0: it does not say. */
 static uint64_t used_memory(struct wire *w)
 {
@@ -49,16 +39,9 @@ static void version(const struct peer *self, char *text, size_t text_bytes)
     server_says("redis-server --version", "v=", text, text_bytes);
 }
 
-static void end(void *shared)
-{
-    struct shared *s = shared;
-    server_end(&s->server);
-    free(s);
-}
-
 static void *prepare(const struct peer *self, const struct peer_place *place, char *why)
 {
-    struct shared *s = calloc(1, sizeof *s);
+    struct server_peer *s = calloc(1, sizeof *s);
     struct wire wire;
     char log[256];
     if (s == NULL) {
@@ -90,7 +73,7 @@ static void *prepare(const struct peer *self, const struct peer_place *place, ch
                                 NULL};
     if (server_socket(&s->server, place->dir, "redis.sock", why) != 0 ||
         server_start(&s->server, argv, log, why) != 0) {
-        end(s);
+        server_stop(s);
         return NULL;
     }
     if (wire_open(&wire, s->server.socket) == 0) {
@@ -100,54 +83,17 @@ static void *prepare(const struct peer *self, const struct peer_place *place, ch
     return s;
 }
 
-static void *attach(void *shared, unsigned me, char *why)
-{
-    struct shared *s = shared;
-    struct worker *w = calloc(1, sizeof *w);
-    (void)me;
-    if (w == NULL) {
-        snprintf(why, PEER_WHY_BYTES, "no memory");
-        return NULL;
-    }
-    w->shared = s;
-    if (wire_open(&w->wire, s->server.socket) == 0)
-        return w;
-    snprintf(why, PEER_WHY_BYTES, "%s", w->wire.error);
-    free(w);
-    return NULL;
-}
-
-static void detach(void *worker)
-{
-    struct worker *w = worker;
-    wire_close(&w->wire);
-    free(w);
-}
-
-static const char *error(void *worker)
-{
-    return ((struct worker *)worker)->wire.error;
-}
-
 static uint64_t bytes(void *worker)
 {
-    struct worker *w = worker;
-    uint64_t used = used_memory(&w->wire);
-    return used > w->shared->empty_bytes ? used - w->shared->empty_bytes : 0;
-}
-
-static int unexpected(struct wire *w, const char *what, const char *said)
-{
-    if (said != NULL)
-        snprintf(w->error, sizeof w->error, "%s was answered with '%.100s'", what, said);
-    return -1;
+    struct server_worker *w = worker;
+    return server_used(w, used_memory(&w->wire));
 }
 
 /* ------------------------------------------------------------------ the jobs */
 
 static long claim(void *worker, struct peer_work *p)
 {
-    struct wire *w = &((struct worker *)worker)->wire;
+    struct wire *w = &((struct server_worker *)worker)->wire;
     static const char head[] = "*6\r\n$3\r\nSET\r\n$36\r\n",
                       tail[] = "\r\n$1\r\n1\r\n$2\r\nNX\r\n$2\r\nPX\r\n$8\r\n" TTL_MS "\r\n";
     long fresh = 0;
@@ -168,7 +114,7 @@ static long claim(void *worker, struct peer_work *p)
             if (said != NULL && strcmp(said, "+OK") == 0)
                 fresh++;
             else if (said == NULL || strcmp(said, "$-1") != 0)
-                return unexpected(w, "SET NX", said);
+                return wire_unexpected(w, "SET NX", said);
         }
     }
     return fresh;
@@ -176,7 +122,7 @@ static long claim(void *worker, struct peer_work *p)
 
 static long complete(void *worker, struct peer_work *p)
 {
-    struct wire *w = &((struct worker *)worker)->wire;
+    struct wire *w = &((struct server_worker *)worker)->wire;
     static const char head[] = "*5\r\n$3\r\nSET\r\n$36\r\n", middle[] = "\r\n$256\r\n",
                       tail[] = "\r\n$2\r\nPX\r\n$8\r\n" TTL_MS "\r\n";
     long stored = 0;
@@ -193,7 +139,7 @@ static long complete(void *worker, struct peer_work *p)
         for (size_t k = first; k < end_at; k++) {
             const char *said = wire_line(w);
             if (said == NULL || strcmp(said, "+OK") != 0)
-                return unexpected(w, "SET", said);
+                return wire_unexpected(w, "SET", said);
             stored++;
         }
     }
@@ -205,7 +151,7 @@ static int value(struct wire *w, struct peer_work *p, size_t i)
 {
     const char *said = wire_line(w);
     if (said == NULL || *said != '$')
-        return unexpected(w, "GET", said);
+        return wire_unexpected(w, "GET", said);
     long n = strtol(said + 1, NULL, 10);
     if (n < 0)
         return 0;
@@ -221,7 +167,7 @@ static int value(struct wire *w, struct peer_work *p, size_t i)
 
 static long replay(void *worker, struct peer_work *p)
 {
-    struct wire *w = &((struct worker *)worker)->wire;
+    struct wire *w = &((struct server_worker *)worker)->wire;
     long found = 0;
     for (size_t i = 0; i < p->n;) {
         size_t end_at = p->n - i < p->batch ? p->n : i + p->batch;
@@ -239,7 +185,7 @@ static long replay(void *worker, struct peer_work *p)
         if (end_at - i > 1) {
             const char *said = wire_line(w);
             if (said == NULL || *said != '*')
-                return unexpected(w, "MGET", said);
+                return wire_unexpected(w, "MGET", said);
         }
         for (; i < end_at; i++) {
             int got = value(w, p, i);
@@ -254,7 +200,8 @@ static long replay(void *worker, struct peer_work *p)
 #define ALL_BATCHES (PEER_BY_1 | PEER_BY_16 | PEER_BY_32)
 #define OPERATIONS                                                                                                    \
     .reach = PEER_SERVER, .batches = {ALL_BATCHES, ALL_BATCHES, ALL_BATCHES}, .version = version, .prepare = prepare, \
-    .attach = attach, .run = {claim, complete, replay}, .error = error, .bytes = bytes, .detach = detach, .end = end
+    .attach = server_attach, .run = {claim, complete, replay}, .error = server_error, .bytes = bytes,                 \
+    .detach = server_detach, .end = server_stop
 
 static const struct peer plain = {
     .name = "redis",

@@ -270,3 +270,53 @@ const char *wire_take(struct wire *w, size_t n)
     w->in_from += n;
     return from;
 }
+
+int wire_unexpected(struct wire *w, const char *what, const char *said)
+{
+    if (said != NULL)
+        snprintf(w->error, sizeof w->error, "%s was answered with '%.100s'", what, said);
+    return -1;
+}
+
+/* ------------------------------------------------------------------ a peer that is a server */
+
+void *server_attach(void *peer, unsigned me, char *why)
+{
+    struct server_peer *p = peer;
+    struct server_worker *w = calloc(1, sizeof *w);
+    (void)me;
+    if (w == NULL) {
+        snprintf(why, PEER_WHY_BYTES, "no memory");
+        return NULL;
+    }
+    w->peer = p;
+    if (wire_open(&w->wire, p->server.socket) == 0)
+        return w;
+    snprintf(why, PEER_WHY_BYTES, "%s", w->wire.error);
+    free(w);
+    return NULL;
+}
+
+const char *server_error(void *worker)
+{
+    return ((struct server_worker *)worker)->wire.error;
+}
+
+void server_detach(void *worker)
+{
+    struct server_worker *w = worker;
+    wire_close(&w->wire);
+    free(w);
+}
+
+void server_stop(void *peer)
+{
+    struct server_peer *p = peer;
+    server_end(&p->server);
+    free(p);
+}
+
+uint64_t server_used(const struct server_worker *w, uint64_t bytes)
+{
+    return bytes > w->peer->empty_bytes ? bytes - w->peer->empty_bytes : 0;
+}

@@ -1,5 +1,5 @@
 /*
- * server.h - a server that a peer starts, and a buffered connection to it.
+ * server.h - a server that a peer starts, a buffered connection to it, and what is the same in all peers that are one.
  *
  * Owns: the child process and its socket's path; it asks the kernel for SIGTERM when the host dies, so nothing outlives a run
  * that is killed. Unix sockets only. Every wait is bounded: for the socket, for an answer, for the server's end.
@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "peer.h"
@@ -54,5 +55,24 @@ int wire_send(struct wire *w);
 char *wire_line(struct wire *w);
 /* The next n bytes. NULL: they did not come. */
 const char *wire_take(struct wire *w, size_t n);
+
+/* An answer that is none: who asked `what` was told `said` (NULL: w->error says why there was none). Always -1. */
+int wire_unexpected(struct wire *w, const char *what, const char *said);
+
+/* What such a peer's prepare() makes, and its attach(). The functions are those of struct peer. */
+struct server_peer {
+    struct server server;
+    uint64_t empty_bytes; /* what it takes without a key */
+};
+struct server_worker {
+    struct wire wire;
+    const struct server_peer *peer;
+};
+void *server_attach(void *peer, unsigned me, char *why);
+const char *server_error(void *worker);
+void server_detach(void *worker);
+void server_stop(void *peer);
+/* What it uses now, less what it took when it was empty. */
+uint64_t server_used(const struct server_worker *w, uint64_t bytes);
 
 #endif
