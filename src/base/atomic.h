@@ -97,6 +97,8 @@ static inline void prefetch_write(const void *p)
     __builtin_prefetch(p, 1, 3);
 }
 
+/* For what has to be part of its caller, so that the compiler sees the whole of a fast path. */
+#define INLINE      static inline __attribute__((always_inline))
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 

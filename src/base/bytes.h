@@ -41,12 +41,22 @@ static inline size_t copy_wide(void *dst, const void *src, size_t n)
 {
     size_t done = 0;
 #if defined(__x86_64__) && !defined(COPY_WORDS_ONLY)
-    for (; n - done >= 32; done += 32)
+    for (; n - done >= 64; done += 64)
+        __asm__ volatile("movups (%1,%2), %%xmm0\n\tmovups 16(%1,%2), %%xmm1\n\t"
+                         "movups 32(%1,%2), %%xmm2\n\tmovups 48(%1,%2), %%xmm3\n\t"
+                         "movups %%xmm0, (%0,%2)\n\tmovups %%xmm1, 16(%0,%2)\n\t"
+                         "movups %%xmm2, 32(%0,%2)\n\tmovups %%xmm3, 48(%0,%2)"
+                         :
+                         : "r"(dst), "r"(src), "r"(done)
+                         : "xmm0", "xmm1", "xmm2", "xmm3", "memory");
+    if (n - done >= 32) {
         __asm__ volatile("movups (%1,%2), %%xmm0\n\tmovups 16(%1,%2), %%xmm1\n\t"
                          "movups %%xmm0, (%0,%2)\n\tmovups %%xmm1, 16(%0,%2)"
                          :
                          : "r"(dst), "r"(src), "r"(done)
                          : "xmm0", "xmm1", "memory");
+        done += 32;
+    }
 #else
     (void)dst, (void)src, (void)n;
 #endif
@@ -161,14 +171,22 @@ static inline __attribute__((always_inline)) void zero_small(void *at, size_t by
 /* Compares n private bytes with shared words; the shared side's last word is padded with zeros. */
 static inline bool idem_shared_equal(const struct idem_a64 *shared, const void *bytes, size_t n)
 {
-    const uint8_t *b = bytes;
-    for (; n >= 8; n -= 8, b += 8, shared++) {
-        uint64_t v;
+    const uint8_t *b = bytes, *end = b + n;
+    uint64_t v;
+    for (; b + 8 <= end; b += 8, shared++) {
         memcpy(&v, b, 8);
         if (load_relaxed(shared) != v)
             return false;
     }
-    return n == 0 || load_relaxed(shared) == load_tail(b, n);
+    if (n % 8 == 0)
+        return true;
+    if (n >= 8) { /* as in idem_put_padded() */
+        memcpy(&v, end - 8, 8);
+        v >>= 8 * (8 - n % 8);
+    } else {
+        v = load_tail(b, n);
+    }
+    return load_relaxed(shared) == v;
 }
 
 #endif
