@@ -16,7 +16,7 @@ for word in "$@"; do
     case $word in
     --functions) functions=yes ;;
     --help | -h)
-        echo "usage: bench/callgrind.sh [--functions] [begin|begin_many|complete|replay|in_progress|mismatch ...]"
+        echo "usage: bench/callgrind.sh [--functions] [begin|begin_many|complete|replay|replay_many|in_progress|mismatch ...]"
         exit 0
         ;;
     -*)
@@ -27,7 +27,7 @@ for word in "$@"; do
     esac
 done
 if [ ${#operations[@]} -eq 0 ]; then
-    operations=(begin begin_many complete replay in_progress mismatch)
+    operations=(begin begin_many complete replay replay_many in_progress mismatch)
 fi
 command -v valgrind >/dev/null || {
     echo "callgrind.sh: valgrind is missing; install Debian's package valgrind" >&2

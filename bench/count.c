@@ -17,8 +17,9 @@
 
 enum { COUNT_KEYS = 40000, BODY_BYTES = 256, BATCH = 16, DIR_BYTES = 256 };
 
-enum operation { BEGIN, BEGIN_MANY, COMPLETE, REPLAY, IN_PROGRESS, MISMATCH, OPERATIONS };
-static const char *const names[OPERATIONS] = {"begin", "begin_many", "complete", "replay", "in_progress", "mismatch"};
+enum operation { BEGIN, BEGIN_MANY, COMPLETE, REPLAY, REPLAY_MANY, IN_PROGRESS, MISMATCH, OPERATIONS };
+static const char *const names[OPERATIONS] = {"begin",       "begin_many",  "complete", "replay",
+                                              "replay_many", "in_progress", "mismatch"};
 
 struct bed {
     idem_store *store;
@@ -52,7 +53,7 @@ static int ask(struct bed *bed, unsigned n, uint64_t fingerprint, int expected)
     return 0;
 }
 
-static int ask_many(struct bed *bed, unsigned n)
+static int ask_many(struct bed *bed, unsigned n, int expected)
 {
     idem_request requests[BATCH];
     idem_result results[BATCH];
@@ -72,7 +73,7 @@ static int ask_many(struct bed *bed, unsigned n)
         if (got != IDEM_OK)
             return wrong("idem_begin_many", got);
         for (unsigned i = 0; i < count; i++) {
-            if (results[i].verdict != IDEM_CLAIMED)
+            if (results[i].verdict != expected)
                 return wrong("idem_begin_many", results[i].verdict);
             bed->claims[first + i] = results[i].claim;
         }
@@ -99,7 +100,7 @@ static int run(struct bed *bed, enum operation operation, unsigned n)
     if (operation == BEGIN)
         return ask(bed, n, 1, IDEM_CLAIMED);
     if (operation == BEGIN_MANY)
-        return ask_many(bed, n);
+        return ask_many(bed, n, IDEM_CLAIMED);
     if (ask(bed, COUNT_KEYS, 1, IDEM_CLAIMED) != 0)
         return -1;
     if (operation == COMPLETE)
@@ -108,6 +109,8 @@ static int run(struct bed *bed, enum operation operation, unsigned n)
         return ask(bed, n, 1, IDEM_IN_PROGRESS);
     if (complete(bed, COUNT_KEYS) != 0)
         return -1;
+    if (operation == REPLAY_MANY)
+        return ask_many(bed, n, IDEM_REPLAY);
     return operation == REPLAY ? ask(bed, n, 1, IDEM_REPLAY) : ask(bed, n, 2, IDEM_MISMATCH);
 }
 
@@ -121,8 +124,10 @@ int main(int argc, char **argv)
     while (argc == 3 && operation < OPERATIONS && strcmp(argv[1], names[operation]) != 0)
         operation++;
     if (argc != 3 || operation == OPERATIONS || *end || n == 0 || n > COUNT_KEYS) {
-        fprintf(stderr, "usage: idem_bench_count begin|begin_many|complete|replay|in_progress|mismatch N (1 to %d)\n",
-                COUNT_KEYS);
+        fprintf(
+            stderr,
+            "usage: idem_bench_count begin|begin_many|complete|replay|replay_many|in_progress|mismatch N (1 to %d)\n",
+            COUNT_KEYS);
         return 2;
     }
     const char *parent = getenv("IDEM_BENCH_DIR");

@@ -20,8 +20,6 @@
 #include "store/enter.h"
 #include "store/finish.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
 static int complete(struct idem_ctx *ctx, const idem_claim *claim, const idem_response *r)
 {
     for (unsigned tries = 0; tries < FINISH_TRIES; tries++) {
