@@ -93,26 +93,26 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
     if (unlikely(!idem_enter_rest(store, v, &op)))
         return idem_begin_any(store, request, claim, reply);
     struct idem_ctx *ctx = &op.ctx;
-    struct idem_a64 *at = plain ? idem_arena_peek(ctx, CLASS_CLAIMS, fresh_bytes(&ask)) : NULL;
-    if (unlikely(at == NULL)) {
-        idem_leave(&op, IDEM_OK);
-        return idem_begin_any(store, request, claim, reply);
-    }
     int64_t now_ms = idem_view_now_ms(v);
-    if (unlikely(!idem_enter_recent(v, now_ms))) {
+    if (unlikely(!plain) || unlikely(!idem_enter_recent(v, now_ms))) {
         idem_leave(&op, IDEM_OK);
         return idem_begin_any(store, request, claim, reply);
     }
     IDEM_POINT("claim.timed");
-    write_entry(ctx, &ask, at);
-    fill_claim(v, &ask, claim);
+    /* NULL: a thread that has not claimed lately, or its chunk is full. */
+    struct idem_a64 *at = idem_arena_peek(ctx, CLASS_CLAIMS, fresh_bytes(&ask));
+    if (likely(at != NULL)) {
+        write_entry(ctx, &ask, at);
+        fill_claim(v, &ask, claim);
+    }
     if (likely(reply != NULL))
         clear_reply(reply);
     struct idem_home home;
     enum idem_sight sight = idem_home_look(v, ask.key.hash, &home);
     struct idem_found found;
     int64_t left_ms = 0;
-    if (likely(sight == HOME_ABSENT) && likely(idem_home_time_is_good(v, idem_token_ms(v, now_ms))) &&
+    if (likely(sight == HOME_ABSENT) && likely(at != NULL) &&
+        likely(idem_home_time_is_good(v, idem_token_ms(v, now_ms))) &&
         likely(claim_absent(ctx, &ask, &home, now_ms, claim, reply))) {
         if (likely(v->rings == NULL) || ctx->ticket == 0)
             return without_claim(idem_leave_fast(&op, IDEM_CLAIMED), claim);

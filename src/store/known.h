@@ -74,7 +74,7 @@ INLINE int idem_known(struct idem_ctx *ctx, const struct idem_ask *ask, uint64_t
                  !IDEM_FAULT("fingerprint.ignored")))
         return idem_known_otherwise(ctx, ask, &look, now_ms, reply);
     if (unlikely((w0 & KNOWN_FACTS) != facts) || unlikely(now_ms >= expiry_ms) || unlikely(reply == NULL) ||
-        unlikely(bytes - 1 >= reply->buffer_bytes) ||
+        unlikely(reply->buffer == NULL) || unlikely(bytes - 1 >= reply->buffer_bytes) ||
         unlikely(idem_entry_bytes(ENTRY_RESPONSE, key->key_bytes, bytes, 0) > idem_known_room(v, unit)) ||
         unlikely(v->rings != NULL && (w0 >> 25 & ENTRY_SYNC) != 0))
         return 0;

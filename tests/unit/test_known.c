@@ -147,6 +147,8 @@ static void ask_both_ways(idem_store *store, const struct known *k, struct tally
     rq.wait_token = below(8) == 0 ? k->claim.token : 0;
     size_t room = below(5) == 0 ? below(BODY_LONG) : BODY_LONG;
     struct asked general = nothing(0, room), straight = nothing(1, room);
+    if (below(20) == 0) /* nowhere to copy to, whatever its length says */
+        general.reply.buffer = straight.reply.buffer = NULL;
     ask_generally(store, &rq, &general);
     CHECK(general.verdict == IDEM_REPLAY || general.verdict == IDEM_IN_PROGRESS || general.verdict == IDEM_MISMATCH);
     support_fault("known.unchecked");
