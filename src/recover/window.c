@@ -53,8 +53,7 @@ void idem_window_start(struct idem_window *w, uint64_t number, int fd, uint64_t 
 
 void idem_window_stop(struct idem_window *w)
 {
-    if (w->fd >= 0)
-        idem_io->close(w->fd);
+    idem_io->close(w->fd);
     w->fd = -1;
 }
 
@@ -101,15 +100,18 @@ int idem_window_read(struct idem_window *w, uint64_t offset, uint64_t n, const u
     w->at = offset;
     w->have = kept;
     uint64_t most = n > w->step ? n : w->step < w->room ? w->step : w->room;
-    uint64_t want = most - kept, left = w->size > offset + kept ? w->size - offset - kept : 0;
-    ssize_t got = idem_io_read(w->fd, w->bytes + kept, want < left ? want : left, offset + kept);
+    uint64_t want = most < w->size - offset ? most : w->size - offset;
+    ssize_t got = 1;
+    while (w->have < want && got > 0) {
+        got = idem_io_read_some(w->fd, w->bytes + w->have, want - w->have, offset + w->have);
+        w->have += got > 0 ? (size_t)got : 0;
+    }
+    if (w->pace != NULL)
+        w->pace->done += w->have - kept;
     char name[IDEM_LOG_NAME_BYTES];
     idem_log_file_name(w->number, name);
-    if (got < 0)
+    if (w->have < n && got < 0) /* what can't be read farther on is not this one's trouble */
         return idem_log_fail(w->d, name, "read");
-    w->have += (size_t)got;
-    if (w->pace != NULL)
-        w->pace->done += (uint64_t)got;
     if (w->have < n)
         return idem_fail(IDEM_E_LOG_DAMAGED, "%s/%s: ends at byte %llu, it had %llu; it was cut while it was read",
                          w->d->path, name, (unsigned long long)(offset + w->have), (unsigned long long)w->size);
@@ -127,13 +129,12 @@ int idem_window_nonzero(struct idem_window *w, uint64_t offset, uint64_t *found)
         if (e != IDEM_OK)
             return e;
         if (memcmp(p, zeros, n) != 0) {
-            for (uint64_t i = 0; i < n; i += IDEM_WAL_GRAIN) {
-                uint64_t grain = n - i < IDEM_WAL_GRAIN ? n - i : IDEM_WAL_GRAIN;
-                if (memcmp(p + i, zeros, grain) != 0) {
-                    *found = offset + i;
-                    return IDEM_OK;
-                }
+            while (memcmp(p, zeros, IDEM_WAL_GRAIN) == 0) {
+                p += IDEM_WAL_GRAIN;
+                offset += IDEM_WAL_GRAIN;
             }
+            *found = offset;
+            return IDEM_OK;
         }
         offset += n;
     }

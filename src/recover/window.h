@@ -53,7 +53,7 @@ static inline int idem_window_get(struct idem_window *w, uint64_t offset, uint64
     return idem_window_read(w, offset, n, p);
 }
 
-/* The first grain that is not all zero from `offset` on; size if there is none. Errors as above. */
+/* The first grain that is not all zero from `offset` on; size if there is none. offset and size are multiples of the grain. Errors as above. */
 int idem_window_nonzero(struct idem_window *w, uint64_t offset, uint64_t *found);
 
 #endif

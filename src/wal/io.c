@@ -31,9 +31,7 @@ static int sys_direct(int fd, bool on)
 
 static int sys_give(int fd, gid_t group, mode_t mode)
 {
-    if (group != (gid_t)-1 && fchown(fd, (uid_t)-1, group) != 0)
-        return -1;
-    return fchmod(fd, mode);
+    return fchown(fd, (uid_t)-1, group) != 0 ? -1 : fchmod(fd, mode);
 }
 
 static int sys_stat_at(int dir_fd, const char *name, struct stat *st)
@@ -159,14 +157,21 @@ int idem_io_write(int fd, const void *from, size_t n, uint64_t at)
     return 0;
 }
 
+ssize_t idem_io_read_some(int fd, void *to, size_t n, uint64_t at)
+{
+    ssize_t r;
+    do
+        r = idem_io->pread(fd, to, n, (off_t)at);
+    while (r < 0 && errno == EINTR);
+    return r;
+}
+
 ssize_t idem_io_read(int fd, void *to, size_t n, uint64_t at)
 {
     uint8_t *p = to;
     size_t got = 0;
     while (got < n) {
-        ssize_t r = idem_io->pread(fd, p + got, n - got, (off_t)(at + got));
-        if (r < 0 && errno == EINTR)
-            continue;
+        ssize_t r = idem_io_read_some(fd, p + got, n - got, at + got);
         if (r < 0)
             return -1;
         if (r == 0)

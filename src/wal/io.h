@@ -2,8 +2,8 @@
  * wal/io.h - the only way from the log and recovery to the kernel.
  *
  * Owns: a table of system calls. A test puts its own table in (testing build only) and can record, fail, shorten or drop any call. Each
- * entry behaves as its name in libc: -1 and errno. Looping over EINTR and short counts is done here, once, in idem_io_read and
- * idem_io_write, above the table, so that a test sees every single call.
+ * entry behaves as its name in libc: -1 and errno. Looping over EINTR and short counts is done here, once, in idem_io_read...() and
+ * idem_io_write(), above the table, so that a test sees every single call.
  *
  * Threads: the table must be set before the log is used, and stay until nobody uses it.
  */
@@ -27,7 +27,7 @@ struct idem_io_calls {
     int (*fdatasync)(int fd);
     int (*fsync)(int fd);
     int (*fallocate)(int fd, off_t bytes); /* space for [0, bytes), size too: as posix_fallocate, but -1 and errno */
-    int (*give)(int fd, gid_t group, mode_t mode); /* group and mode of a new file; group (gid_t)-1: as it is */
+    int (*give)(int fd, gid_t group, mode_t mode); /* group and mode of a new file */
     int (*fstat)(int fd, struct stat *st);
     int (*stat_at)(int dir_fd, const char *name, struct stat *st);   /* symlinks are not followed */
     int (*rename_at)(int dir_fd, const char *from, const char *to);  /* never replaces: EEXIST */
@@ -52,6 +52,8 @@ extern const struct idem_io_calls *idem_io;
 int idem_io_write(int fd, const void *from, size_t n, uint64_t at);
 /* Up to n bytes: fewer only at the file's end. -1 with errno. */
 ssize_t idem_io_read(int fd, void *to, size_t n, uint64_t at);
+/* One read: it may get less, also because what lies behind that can't be read. */
+ssize_t idem_io_read_some(int fd, void *to, size_t n, uint64_t at);
 
 /* Closes at the end of something; errno stays what made it end. */
 void idem_io_done(int fd);
