@@ -34,7 +34,7 @@ static int delete_below(struct idem_lead *lead, struct idem_retain *r, uint64_t 
     struct idem_a64 *control = lead->log->control;
     bool any = false;
     int e = IDEM_OK;
-    while (r->oldest < said && e == IDEM_OK && (!any || idem_clock_fine_us() < end_us)) {
+    while (r->oldest < said && (!any || idem_clock_fine_us() < end_us)) {
         char name[IDEM_LOG_NAME_BYTES];
         struct stat st;
         idem_log_file_name(r->oldest, name);
@@ -55,8 +55,10 @@ static int delete_below(struct idem_lead *lead, struct idem_retain *r, uint64_t 
                !cas_acq_rel(&control[LOG_OLDEST], &seen, r->oldest)) /* P12 release: they are gone */
             ;
     }
-    if (e != IDEM_OK)
+    if (e != IDEM_OK) { /* the next step deletes them again, those that are gone too: then that is synced and said */
+        r->oldest = load_relaxed(&control[LOG_OLDEST]); /* relaxed: a leader's own */
         return e;
+    }
     return r->oldest < said;
 }
 

@@ -4,6 +4,7 @@
  */
 #include "unit/wal_log.h"
 
+#include "unit/wal_fail.h"
 #include "wal/lead.h"
 
 static int64_t now_ms = LOG_T0;
@@ -255,6 +256,75 @@ static void a_walk_that_somebody_else_has_finished_is_given_up(void **state)
     hand_close(&s.l);
 }
 
+static int failing_unlink_at(int d, const char *name)
+{
+    return fails() ? -1 : idem_io_system.unlink_at(d, name);
+}
+
+/* Whatever is refused is told, and done by the next one; nothing goes that was not said. */
+static void each_call_fails_once(void **state)
+{
+    (void)state;
+    for (unsigned scene = 0; scene < 3; scene++)
+        for (unsigned nth = 1;; nth++) {
+            struct stage s;
+            build(&s, support_dir(), 6, scene == 2 ? never : hours);
+            if (scene == 1)
+                store_relaxed(&s.control[LOG_KEEP_FROM], s.l.f.base);
+            if (scene < 2)
+                now_ms = hours(4) + 1;
+            unsigned errors = 0;
+            fail_nth(nth, EIO);
+            failing.unlink_at = failing_unlink_at;
+            for (unsigned i = 0; i < 6; i++) {
+                int e = step(&s);
+                errors += e < 0;
+                if (e < 0)
+                    CHECK_IS(e, IDEM_E_LOG);
+                if (s.lead.retain.say != 0)
+                    say(&s);
+            }
+            idem_io = &idem_io_system;
+            CHECK(errors <= 1);
+            CHECK(there(&s, 5) && there(&s, 6));
+            CHECK_IS(there(&s, 1), scene == 2);
+            if (scene < 2)
+                CHECK_IS(load_relaxed(&s.control[LOG_OLDEST]), 5);
+            hand_close(&s.l);
+            if (calls < nth)
+                break;
+        }
+}
+
+static struct stage *raise_oldest;
+static int fsync_after_somebody(int fd)
+{
+    store_relaxed(&raise_oldest->control[LOG_OLDEST], 4);
+    return idem_io_system.fsync(fd);
+}
+
+/* Who deleted them before us has said so. */
+static void what_is_gone_already_is_not_counted_back(void **state)
+{
+    (void)state;
+    struct stage s;
+    build(&s, support_dir(), 4, hours);
+    now_ms = hours(2) + 1;
+    CHECK_IS(step(&s), 1);
+    say(&s);
+    s.lead.retain.newest = 4;
+    s.lead.retain.oldest = 1;
+    store_relaxed(&s.control[LOG_OLDEST], 1);
+    raise_oldest = &s;
+    failing = idem_io_system;
+    failing.fsync = fsync_after_somebody;
+    idem_io = &failing;
+    CHECK_IS(step(&s), IDEM_OK);
+    idem_io = &idem_io_system;
+    CHECK_IS(load_relaxed(&s.control[LOG_OLDEST]), 4);
+    hand_close(&s.l);
+}
+
 PROMISE(what_has_expired_goes_after_it_was_said, "retain.unexpired", "retain.unsaid", NULL)
 PROMISE(only_a_prefix_goes, "retain.unexpired", NULL)
 PROMISE(what_lives_is_written_anew_first, "retain.unwalked", NULL)
@@ -269,6 +339,8 @@ int main(void)
         cmocka_unit_test(few_files_or_many_lives_are_left_alone),
         cmocka_unit_test(test_a_relay_keeps_what_it_reads),
         cmocka_unit_test(somebody_else_was_faster),
+        cmocka_unit_test(each_call_fails_once),
+        cmocka_unit_test(what_is_gone_already_is_not_counted_back),
         cmocka_unit_test(a_walk_that_somebody_else_has_finished_is_given_up),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
