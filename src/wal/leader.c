@@ -259,8 +259,7 @@ void idem_log_resign(struct idem_lead *lead)
     int kept = errno;
     bool stands = lead->stands;
     uint64_t number = lead->number;
-    if (lead->dir.id_fd >= 0)
-        idem_io->unlock(lead->dir.id_fd, IDEM_LOG_LOCK_AT + (int64_t)lead->epoch);
+    idem_io->unlock(lead->dir.id_fd, IDEM_LOG_LOCK_AT + (int64_t)lead->epoch);
     pthread_mutex_lock(&log->lock);
     lead->busy = false;
     if (lead->orphan)
@@ -358,6 +357,8 @@ int idem_lead_new_file(struct idem_lead *lead, uint64_t bytes)
     /* What leaders left who died making a file. If it is one's who only sleeps, and was succeeded, his renaming fails. */
     idem_log_clear_tmp(&lead->dir);
     for (unsigned tries = 0;; tries++) {
+        if (base < prev.base) /* positions never go back, whoever made that file */
+            base = prev.base;
         e = make_file(lead, &prev, number + 1, base, bytes, &f, &fd);
         if (e != IDEM_E_EXISTS || tries >= FILE_TRIES)
             break;
@@ -365,8 +366,6 @@ int idem_lead_new_file(struct idem_lead *lead, uint64_t bytes)
         if (e != IDEM_OK)
             break;
         number++;
-        if (base < prev.base)
-            base = prev.base;
     }
     if (e != IDEM_OK)
         return name_fail(lead, number + 1, e);
