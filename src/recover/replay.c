@@ -49,7 +49,7 @@ static int order(const struct idem_rec *r, const struct idem_found *f)
     const struct idem_entry *e = &f->entry;
     struct idem_rec there;
     zero_small(&there, sizeof there);
-    there.kind = e->kind == ENTRY_CLAIM && word_state(f->word) != WORD_COMPLETED ? REC_CLAIM : REC_RESPONSE;
+    there.kind = e->kind == ENTRY_CLAIM ? REC_CLAIM : REC_RESPONSE; /* nothing is rescued here */
     there.state = (uint8_t)word_state(f->word);
     if (there.state == WORD_FORGOTTEN && !IDEM_FAULT("replay.final"))
         there.state = (uint8_t)(load_relaxed(&e->at[DENIED_AT]) & 7);

@@ -166,7 +166,7 @@ static int relate(struct salvage *s, size_t *from)
                          s->d->path);
     s->r->newest = good->f;
     s->r->oldest_needed = needed;
-    for (*from = 0; *from < s->count && s->parts[*from].number < needed;)
+    for (*from = 0; s->parts[*from].number < needed;) /* who needs that one is not older itself: idem_file_decode() */
         ++*from;
     for (size_t i = *from; i < s->count; i++) {
         uint64_t before = i == *from ? needed - 1 : s->parts[i - 1].number;
@@ -177,12 +177,12 @@ static int relate(struct salvage *s, size_t *from)
             s->lost++;
         }
     }
-    if (*from < s->count && s->parts[*from].number > needed) {
+    if (s->parts[*from].number > needed) {
         idem_say(s->hooks, "%s: files %llu to %llu may be missing", s->d->path, (unsigned long long)needed,
                  (unsigned long long)(s->parts[*from].number - 1));
         s->damaged++;
     }
-    if (s->count > 0 && s->d->id.newest > s->parts[s->count - 1].number) {
+    if (s->d->id.newest > s->parts[s->count - 1].number) {
         idem_say(s->hooks, "%s: files %llu to %llu are missing; what they held is lost", s->d->path,
                  (unsigned long long)(s->parts[s->count - 1].number + 1), (unsigned long long)s->d->id.newest);
         s->damaged++;
@@ -350,7 +350,7 @@ static int read_part(struct salvage *s, struct part *p)
     }
     idem_window_stop(&s->window);
     s->r->files++;
-    return e > 0 ? IDEM_OK : e;
+    return e;
 }
 
 static int salvage(struct salvage *s)
@@ -379,10 +379,10 @@ static int salvage(struct salvage *s)
         }
     }
     idem_pace_begin(&s->pace, s->hooks, total);
-    s->r->first = s->parts[from < s->count ? from : s->count - 1].number;
+    s->r->first = s->parts[from].number;
     for (size_t i = from; i < s->count && e == IDEM_OK; i++) {
         struct part *p = &s->parts[i];
-        if (p->salted && !p->foreign) {
+        if (p->salted) {
             e = read_part(s, p);
         } else if (!p->foreign && !IDEM_FAULT("salvage.silent_header")) {
             idem_say(s->hooks, "%s: file %llu can't be read without its header; what it held is lost", s->d->path,
@@ -399,8 +399,6 @@ static int salvage(struct salvage *s)
         if (!s->parts[i].based)
             newest->base += (s->parts[i].size | (IDEM_WAL_HEADER_BYTES - 1)) + 1;
     s->r->end_at = newest->base;
-    if (s->r->proven > newest->base)
-        s->r->proven = newest->base;
     return e;
 }
 

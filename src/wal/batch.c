@@ -92,18 +92,18 @@ static uint64_t offset_of(const struct idem_lead *lead, uint64_t position)
 
 /*
  * A large batch ends on a block, so that the next one can be written past the kernel's cache, which costs a third of a write through it. A small one
- * does not: what it would be filled up with costs more than that.
+ * does not: what it would be filled up with costs more than that. Where there is no memory for it, it ends where it ends.
  */
-static int fill(struct idem_lead *lead, uint64_t position, uint64_t left)
+static void fill(struct idem_lead *lead, uint64_t position, uint64_t left)
 {
     static const uint8_t zeros[IDEM_WAL_BLOCK_BYTES];
     uint64_t over = offset_of(lead, position + lead->used) % IDEM_WAL_BLOCK_BYTES, gap = IDEM_WAL_BLOCK_BYTES - over;
     struct idem_rec r = {.kind = REC_FILL, .flags = REC_OPTIONAL, .more = zeros};
-    if (lead->used < DIRECT_BYTES || over == 0 || gap < FILL_LEAST || lead->used + gap > left)
-        return IDEM_OK;
+    if (lead->used < DIRECT_BYTES || over == 0 || gap < FILL_LEAST) /* (a file ends on a block, too) */
+        return;
     r.more_bytes = (uint32_t)(gap - IDEM_WAL_FIXED_BYTES);
     lead->limit = left;
-    return idem_lead_add(lead, &r, NULL);
+    idem_lead_add(lead, &r, NULL);
 }
 
 /* Who refuses to write a block past its cache does so each time: then through it, as what is no block. */
@@ -154,6 +154,7 @@ static int write_batch(struct idem_lead *lead, uint64_t position, int64_t ceilin
 
 static int sync_file(struct idem_lead *lead)
 {
+    /* idem_lead_file() has given such a file up, so this one is of a leader beside us, whose host closed the descriptor of his lock. */
     if (idem_lead_value(lead, LOG_SYNCING) == lead->file.number) /* nobody knows what became of that sync */
         return idem_fail(IDEM_E_LOG, "%s: file %llu is given up: a sync of it did not end", lead->log->path,
                          (unsigned long long)lead->file.number);
@@ -247,7 +248,8 @@ static void look_again(struct idem_lead *lead)
     struct idem_log *log = lead->log;
     bool left = lead->full;
     for (uint32_t i = 0; i < lead->lane_count && !left; i++)
-        left = idem_ring_head(&lead->lanes[i].ring) != lead->lanes[i].at || lead->lanes[i].keep != UINT64_MAX;
+        left = idem_ring_head(&lead->lanes[i].ring) !=
+               lead->lanes[i].at; /* (nothing is kept back in a batch that is not full) */
     if (left)
         idem_lead_due(log, idem_log_now_ms(log) + (lead->full ? 0 : log->interval_ms));
 }
@@ -329,12 +331,10 @@ static int batch(struct idem_lead *lead)
         e = idem_lead_new_file(lead, lead->used);
         return e == IDEM_OK ? 1 : e;
     }
-    if (lead->used > 0 && (e = fill(lead, position, left)) != IDEM_OK)
-        return e;
     if (lead->used > 0) {
-        bool early = IDEM_FAULT("log.ack_early");
-        if (early && (e = acknowledge(lead, position, ceiling_ms)) != IDEM_OK)
-            return e;
+        fill(lead, position, left);
+        if (IDEM_FAULT("log.ack_early"))
+            acknowledge(lead, position, ceiling_ms);
         e = write_batch(lead, position, ceiling_ms);
         if (e == IDEM_OK)
             e = sync_file(lead);

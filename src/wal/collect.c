@@ -57,7 +57,7 @@ int idem_lead_room(struct idem_lead *lead, uint64_t want)
     if (next >= HUGE_BYTES)
         (void)madvise(more, next, MADV_HUGEPAGE); /* a wish */
     if (lead->bytes != NULL)
-        memcpy(more, lead->bytes, lead->used < lead->room ? lead->used : lead->room);
+        memcpy(more, lead->bytes, lead->used);
     free(lead->bytes);
     lead->bytes = more;
     lead->room = next;
@@ -209,7 +209,7 @@ static int take_window(struct idem_lead *lead, struct pass *p)
         prefetch_write(seen_cell(lead, w->at[i].ref));
     }
     int e = IDEM_OK;
-    for (unsigned i = 0; i < w->count && e == IDEM_OK; i++) {
+    for (unsigned i = 0; i < w->count; i++) {
         struct idem_lead_lane *l = w->at[i].lane;
         bool dropped;
         e = add_reference(lead, w->at[i].ref, 0, p->careful, &dropped);

@@ -65,7 +65,7 @@ static int open_file(struct idem_log_dir *d, const char *name, int flags, int *f
 
 static int open_dir(const char *path, bool create, int64_t group, struct idem_log_dir *d)
 {
-    size_t n = path == NULL ? 0 : strlen(path);
+    size_t n = strlen(path);
     if (n == 0 || n >= sizeof d->path || path[0] != '/')
         return idem_fail(IDEM_E_INVALID, "wal_dir: an absolute path of at most %zu bytes is wanted",
                          sizeof d->path - 1);
