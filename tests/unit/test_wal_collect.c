@@ -11,12 +11,15 @@
 
 static struct {
     struct idem_a64 control[LOG_CONTROL_WORDS];
-    struct idem_a64 head, flushed, overflow, cells[64];
+    struct idem_a64 head, flushed, overflow, cells[1024];
     struct idem_log log;
     struct idem_lead lead;
-    struct idem_lead_lane lane;
-    uint64_t taken[200];
+    struct idem_lead_lane lane, others[2];
+    uint64_t taken[1024];
     unsigned count;
+    uint16_t key_bytes;
+    unsigned unfit; /* the record that can't be encoded; 0: none */
+    unsigned too_big;
     unsigned superseding; /* how many more calls of take() come while somebody answers a claim */
 } s;
 
@@ -45,14 +48,19 @@ static enum idem_taken take(void *ctx, uint64_t ref, struct idem_take *t)
 {
     static const uint8_t key[900];
     (void)ctx;
+    if (t->room < s.key_bytes) {
+        s.too_big++;
+        t->need = s.key_bytes;
+        return TAKEN_TOO_BIG;
+    }
     s.taken[s.count++] = ref & (REF_MASK | REF_SUPERSEDED);
     if (s.superseding > 0)
         claim_and_answer(100 + s.superseding--);
     memset(&t->rec, 0, sizeof t->rec);
-    t->rec.kind = REC_CLAIM;
+    t->rec.kind = s.count == s.unfit ? 0 : REC_CLAIM;
     t->rec.state = REC_IN_PROGRESS;
     t->rec.key = key;
-    t->rec.key_bytes = sizeof key;
+    t->rec.key_bytes = s.key_bytes;
     t->note[0] = ref & REF_MASK;
     t->note[1] = 0;
     return TAKEN_RECORD;
@@ -62,7 +70,8 @@ static enum idem_taken take(void *ctx, uint64_t ref, struct idem_take *t)
 static void begin(unsigned records)
 {
     memset(&s, 0, sizeof s);
-    s.lane.ring = (struct idem_ring){&s.head, &s.flushed, &s.overflow, s.cells, 63};
+    s.lane.ring = (struct idem_ring){&s.head, &s.flushed, &s.overflow, s.cells, 1023};
+    s.key_bytes = 900;
     s.lane.keep = UINT64_MAX;
     s.log.control = s.control;
     s.log.source.fetch = no_fetch;
@@ -143,12 +152,50 @@ static void passes_come_to_an_end(void **state)
     over();
 }
 
+/* Less than a record's edges is left: room is made before the store is asked again. */
+static void a_batch_grows_where_no_record_can_begin(void **state)
+{
+    (void)state;
+    begin(2000);
+    s.key_bytes = 30; /* 128 bytes each; behind 511 of them 64 bytes are left of the first 64 KiB */
+    for (unsigned i = 0; i < 600; i++)
+        idem_ring_push(&s.lane.ring, CLAIM(1 + i));
+    CHECK_IS(idem_lead_collect(&s.lead), IDEM_OK);
+    CHECK_IS(s.count, 600);
+    CHECK_IS(s.too_big, 1);
+    CHECK_IS(s.lead.records, 600);
+    over();
+}
+
+/* The batch is none then, wherever it was: nothing of it leaves its ring. */
+static void a_record_that_can_not_be_encoded_ends_the_batch(void **state)
+{
+    (void)state;
+    static const unsigned at[] = {1, 40};
+    for (unsigned i = 0; i < sizeof at / sizeof at[0]; i++) {
+        begin(200);
+        s.key_bytes = 30;
+        s.others[0] = s.others[1] = s.lane; /* two lanes, for this test the same ring */
+        s.lead.lanes = s.others;
+        s.lead.lane_count = 2;
+        s.unfit = at[i];
+        for (unsigned k = 0; k < (i == 0 ? 40 : 100); k++)
+            idem_ring_push(&s.lane.ring, CLAIM(1 + k));
+        CHECK_IS(idem_lead_collect(&s.lead), IDEM_E_CORRUPT);
+        CHECK_IS(s.count, at[i]);
+        CHECK(s.others[0].at < at[i]);
+        over();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_superseded_is_not_looked_at),
         cmocka_unit_test(what_was_dropped_stays_until_what_came_after_it_is_taken),
         cmocka_unit_test(passes_come_to_an_end),
+        cmocka_unit_test(a_batch_grows_where_no_record_can_begin),
+        cmocka_unit_test(a_record_that_can_not_be_encoded_ends_the_batch),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }

@@ -1,0 +1,397 @@
+/*
+ * tests/unit/test_wal_batch.c - a batch step by step: calls and memory that are refused in its middle, words in shared memory that a death or a faulty
+ * program left, directories in odd places. The store's own log is led by hand.
+ */
+#include "support/support.h"
+
+#include "unit/refused_calls.h"
+#include "unit/wal_led.h"
+
+/* ------------------------------------------------------------------ batches */
+
+static void sync_begins_elsewhere(void *unused)
+{
+    (void)unused;
+    put(LOG_SYNCING, load_relaxed(&control[LOG_FILE]));
+}
+
+/* A leader whose host closed the descriptor of its lock is not alone: what became of the other one's sync is not known. */
+static void a_file_that_somebody_else_syncs_is_given_up(void **state)
+{
+    (void)state;
+    begin();
+    push_one("k");
+    support_at_point("log.written", 1, sync_begins_elsewhere, NULL);
+    CHECK_IS(one_batch(), IDEM_E_LOG);
+    support_at_point(NULL, 0, NULL, NULL);
+    CHECK(strstr(idem_error_detail(), "a sync of it did not end") != NULL);
+    uint64_t number = load_relaxed(&control[LOG_FILE]) & LOG_VALUE_MASK;
+    CHECK_IS(one_batch(), IDEM_OK);
+    CHECK_IS(load_relaxed(&control[LOG_FILE]) & LOG_VALUE_MASK, number + 1);
+    over();
+}
+
+static void a_write_that_can_not_be_is_an_error(void **state)
+{
+    (void)state;
+    begin();
+    static uint8_t body[100000];
+    struct idem_lead *lead = elect();
+    struct idem_rec r = {.kind = REC_FILL, .flags = REC_OPTIONAL, .more = body, .more_bytes = sizeof body};
+    lead->records = 0;
+    refuse(REFUSE_posix_memalign, 1, ENOMEM);
+    CHECK_IS(idem_lead_add(lead, &r, NULL), IDEM_E_MEMORY);
+    refuse_nothing();
+    idem_log_resign(lead);
+    push_one("k");
+    refuse(REFUSE_pwrite, 1, EINVAL); /* of no file that is written past the cache */
+    CHECK_IS(one_batch(), IDEM_E_LOG);
+    refuse_nothing();
+    CHECK_IS(one_batch(), IDEM_OK);
+    over();
+}
+
+/* A place in the table of processes that somebody took who found its owner dead. */
+static void who_lost_its_place_does_not_lead(void **state)
+{
+    (void)state;
+    begin();
+    push_one("k");
+    struct idem_a64 *incarnation = &v->process.table[idem_owner_slot(v->process.owner)].incarnation;
+    add_relaxed(incarnation, 1);
+    CHECK_IS(one_batch(), IDEM_E_LOG);
+    CHECK(strstr(idem_error_detail(), "lost its place") != NULL);
+    store_relaxed(incarnation, load_relaxed(incarnation) - 1);
+    CHECK_IS(one_batch(), IDEM_OK);
+    over();
+}
+
+/* Tokens are promised ahead of time; with nothing to write, that alone is. */
+static void a_batch_of_nothing_is_written_when_the_ceiling_is_near(void **state)
+{
+    (void)state;
+    begin();
+    uint64_t batches = load_relaxed(&control[LOG_BATCHES]);
+    CHECK_IS(one_batch(), IDEM_OK);
+    CHECK_IS(load_relaxed(&control[LOG_BATCHES]), batches);
+    support_clock_add(59000);
+    CHECK_IS(one_batch(), IDEM_OK);
+    CHECK_IS(load_relaxed(&control[LOG_BATCHES]), batches + 1);
+    over();
+}
+
+static void fill_rings(unsigned n, uint32_t durability)
+{
+    static char body[60000];
+    static unsigned next;
+    memset(body, 'b', sizeof body);
+    for (unsigned i = 0; i < n; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "large-%u", next++);
+        idem_request rq = support_request(key);
+        idem_response r = support_response(200, "");
+        idem_claim c;
+        rq.durability = durability;
+        r.durability = durability;
+        r.body = body;
+        r.body_bytes = sizeof body;
+        CHECK_IS(idem_begin(s, &rq, &c, NULL), IDEM_CLAIMED);
+        CHECK_IS(idem_complete(s, &c, &r), IDEM_OK);
+    }
+}
+
+/* What is to be said of old files waits for a batch with room. */
+static void a_full_batch_says_nothing_of_old_files(void **state)
+{
+    (void)state;
+    begin();
+    idem_close(s);
+    support_remove(dir);
+    support_remove(wal);
+    idem_log_dir_close(&d);
+    options.keys = 200;
+    attach();
+    CHECK_IS(idem_log_dir_open(wal, false, 0, &d), IDEM_OK);
+    fill_rings(90, IDEM_DURABILITY_ASYNC); /* over four MiB */
+    struct idem_lead *lead = elect();
+    lead->retain.say = 1;
+    CHECK_IS(idem_log_batch(lead), 1);
+    CHECK_IS(lead->retain.say, 1);
+    CHECK_IS(load_relaxed(&control[LOG_RETAINED]), 0);
+    CHECK_IS(idem_log_batch(lead), IDEM_OK);
+    CHECK_IS(lead->retain.say, 0);
+    CHECK_IS(load_relaxed(&control[LOG_RETAINED]), 1);
+    idem_log_resign(lead);
+    over();
+}
+
+/* It is told, and done later: what was written stands. */
+static void old_files_that_can_not_be_looked_at(void **state)
+{
+    (void)state;
+    begin();
+    struct idem_lead *lead = elect();
+    CHECK_IS(idem_lead_new_file(lead, 64), IDEM_OK);
+    push_one("k");
+    refuse(REFUSE_openat, 1, EMFILE);
+    CHECK_IS(idem_log_batch(lead), IDEM_OK);
+    refuse_nothing();
+    CHECK_IS(support_stats(s).log.trouble, IDEM_LOG_FAILED);
+    CHECK_IS(idem_log_batch(lead), IDEM_OK);
+    CHECK_IS(support_stats(s).log.trouble, IDEM_LOG_FINE);
+    idem_log_resign(lead);
+    over();
+}
+
+/* ------------------------------------------------------------------ memory */
+
+static void *claim_one(void *key)
+{
+    push_one(key);
+    return NULL;
+}
+
+static int count(const idem_log_record *r, void *ctx)
+{
+    *(unsigned *)ctx += r->state == 2;
+    return 0;
+}
+
+/* Whatever is refused, nothing is lost: what a batch does not take, the next one does. Lanes of other threads, and what only a walk finds, too. */
+static void memory_is_refused_in_the_middle_of_a_batch(void **state)
+{
+    (void)state;
+    static const enum refused_call kinds[] = {REFUSE_posix_memalign, REFUSE_realloc, REFUSE_malloc, REFUSE_calloc};
+    unsigned refusals = 0;
+    for (unsigned k = 0; k < sizeof kinds / sizeof kinds[0]; k++)
+        for (unsigned nth = 1;; nth++) {
+            unsigned completed = 0;
+            pthread_t t;
+            begin();
+            idem_close(s); /* so that a leader begins with no memory */
+            attach();
+            CHECK_IS(__real_pthread_create(&t, NULL, claim_one, "by another thread"), 0);
+            pthread_join(t, NULL);
+            fill_rings(6, IDEM_DURABILITY_ASYNC);
+            fill_rings(12, IDEM_DURABILITY_NONE);
+            idem_log_want_walk(control);
+            refuse(kinds[k], nth, ENOMEM);
+            int e = one_batch();
+            bool refused_one = refused.seen[kinds[k]] >= nth;
+            for (unsigned i = 0; i < 20 && e == 1; i++) {
+                e = one_batch();
+                refused_one |= refused.seen[kinds[k]] >= nth;
+            }
+            refuse_nothing();
+            if (e != IDEM_OK)
+                CHECK_IS(e, IDEM_E_MEMORY);
+            refusals += e != IDEM_OK;
+            CHECK_IS(idem_sync(s, SUPPORT_PATIENCE_MS), IDEM_OK);
+            CHECK_IS(idem_log_walk(wal, count, &completed), IDEM_OK);
+            CHECK_IS(completed, 18);
+            over();
+            if (!refused_one)
+                break;
+        }
+    CHECK(refusals >= 8);
+}
+
+/* ------------------------------------------------------------------ words that say what is not so */
+
+static void what_was_logged_but_is_not_durable_is_logged_again(void **state)
+{
+    (void)state;
+    begin();
+    idem_key key = support_key("k");
+    idem_story story = IDEM_STORY_INIT;
+    support_answer(s, "k", 200, "x");
+    CHECK_IS(idem_explain(s, &key, &story), IDEM_OK);
+    CHECK_IS(story.log_state, 2);
+    idem_story_free(&story);
+    uint64_t records = load_relaxed(&control[LOG_RECORDS]);
+    put(LOG_DURABLE, 0); /* says that nothing is */
+    CHECK_IS(idem_explain(s, &key, &story), IDEM_OK);
+    CHECK_IS(story.log_state, 1);
+    idem_story_free(&story);
+    CHECK_IS(idem_lookup(s, &key, NULL), IDEM_REPLAY); /* not given out before it is */
+    CHECK_IS(load_relaxed(&control[LOG_RECORDS]), records + 1);
+    over();
+}
+
+/* Who died between the next file's being the present one and the end of that step left the last one's sync there. */
+static void a_sync_of_an_older_file_is_nobodys(void **state)
+{
+    (void)state;
+    begin();
+    put(LOG_SYNCING, 77);
+    CHECK_IS(support_begin(s, "k", NULL), IDEM_CLAIMED);
+    over();
+}
+
+static void lanes_that_look_busy_are_looked_at_again(void **state)
+{
+    (void)state;
+    begin();
+    CHECK_IS(one_batch(), IDEM_OK);
+    store_relaxed(&control[LOG_DUE_MS], 0);
+    struct idem_lane_shm *ours = &v->lanes[0];
+    store_release(&ours->hazard_write, 1); /* between publishing and pushing */
+    support_clock_add(5000);
+    CHECK_IS(idem_log_tend(wlog), IDEM_OK);
+    CHECK(load_relaxed(&control[LOG_DUE_MS]) != 0);
+    store_release(&ours->hazard_write, 0);
+    /* A lane that was given back with a hazard set: nobody lives in it. */
+    uint64_t high = load_relaxed(&v->root->lanes_high), walks = load_relaxed(&control[LOG_WALK_WANTED]);
+    store_relaxed(&v->root->lanes_high, high + 1);
+    store_release(&v->lanes[high].hazard_write, 1);
+    CHECK_IS(one_batch(), IDEM_OK);
+    support_clock_add(5000);
+    CHECK_IS(one_batch(), IDEM_OK);
+    CHECK_IS(load_relaxed(&control[LOG_WALK_WANTED]), walks + 1);
+    over();
+}
+
+static struct idem_a64 failures;
+static int sync_that_fails(int fd)
+{
+    if (add_relaxed(&failures, 1) < 2) {
+        errno = EIO;
+        return -1;
+    }
+    return idem_io_system.fdatasync(fd);
+}
+static bool all_durable(void *unused)
+{
+    (void)unused;
+    return load_relaxed(&failures) >= 3 && support_stats(s).log.trouble == IDEM_LOG_FINE;
+}
+
+/* Nobody waits for it, and it is on the disk all the same. */
+static void a_flusher_tries_again(void **state)
+{
+    (void)state;
+    begin();
+    idem_log_dir_close(&d);
+    idem_close(s);
+    calls = idem_io_system;
+    calls.fdatasync = sync_that_fails;
+    idem_io = &calls;
+    store_relaxed(&failures, 0);
+    options.flags = 0;
+    attach();
+    push_one("k");
+    CHECK(support_eventually(all_durable, NULL, SUPPORT_PATIENCE_MS));
+    over();
+    idem_io = &idem_io_system;
+}
+
+/* ------------------------------------------------------------------ the directory's odd corners */
+
+static int open_elsewhere(int at, const char *name, int flags, mode_t mode)
+{
+    return idem_io_system.open_at(at, strcmp(name, "/") == 0 ? wal : name, flags, mode);
+}
+static int rename_too_late(int at, const char *from, const char *to)
+{
+    CHECK_IS(idem_io_system.rename_at(at, from, to), 0);
+    CHECK_IS(symlinkat("x", at, from), 0);
+    return idem_io_system.rename_at(at, from, to);
+}
+static unsigned interrupted;
+static int fallocate_interrupted(int fd, off_t bytes)
+{
+    if (interrupted++ > 0)
+        return idem_io_system.fallocate(fd, bytes);
+    errno = EINTR;
+    return -1;
+}
+
+static void directories_in_odd_places(void **state)
+{
+    (void)state;
+    struct idem_log_dir other;
+    uint64_t *numbers;
+    size_t n;
+    char name[300];
+    snprintf(wal, sizeof wal, "%s", support_dir());
+    CHECK_IS(idem_log_dir_open_raw(wal, &other), IDEM_E_NO_STORE);
+    CHECK_IS(mkdir(wal, 0700), 0);
+    calls = idem_io_system;
+    calls.open_at = open_elsewhere;
+    idem_io = &calls;
+    CHECK_IS(idem_log_dir_open("/", true, 0, &other), IDEM_E_LOG); /* it has no parent to sync */
+    calls.open_at = idem_io_system.open_at;
+    calls.rename_at = rename_too_late; /* of two who make it at once the first one's id stays */
+    CHECK_IS(idem_log_dir_open(wal, true, 0, &other), IDEM_OK);
+    idem_io = &idem_io_system;
+    /* More files than a list begins with. */
+    for (unsigned i = 1; i <= 70; i++) {
+        snprintf(name, sizeof name, "%s/wal-%020u", wal, i);
+        close(open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    }
+    CHECK_IS(idem_log_list(&other, &numbers, &n), IDEM_OK);
+    CHECK(n == 70 && numbers[69] == 70);
+    free(numbers);
+    idem_log_dir_close(&other);
+    /* No id, and what is there can't be listed. */
+    snprintf(name, sizeof name, "%s/id", wal);
+    CHECK_IS(unlink(name), 0);
+    refuse(REFUSE_realloc, 1, ENOMEM);
+    CHECK_IS(idem_log_dir_open(wal, false, 0, &other), IDEM_E_MEMORY);
+    refuse_nothing();
+    /* One that says a later version, or something else, in its first sector. */
+    uint8_t sector[IDEM_WAL_SECTOR_BYTES], two[2 * IDEM_WAL_SECTOR_BYTES] = {0};
+    struct idem_log_id_rec rec = {IDEM_WAL_MAJOR + 1, 0, 1000, {1}, {2}, 7, 0};
+    idem_log_id_encode(&rec, sector);
+    for (unsigned i = 0; i < 2; i++) {
+        if (i == 0)
+            memcpy(two, sector, sizeof sector);
+        else
+            memset(two, 0, sizeof sector);
+        two[sizeof two - 1] = (uint8_t)i;
+        int id = open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+        CHECK_IS(pwrite(id, two, sizeof two, 0), sizeof two);
+        close(id);
+        CHECK_IS(idem_log_dir_open(wal, false, 0, &other), i == 0 ? IDEM_E_VERSION : IDEM_E_LOG_DAMAGED);
+    }
+    /* A rename by the old way fails as well. */
+    snprintf(name, sizeof name, "%s/wal-%020u", wal, 1);
+    int fd = open(wal, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    refuse(REFUSE_renameat2, 1, EINVAL);
+    CHECK_IS(idem_io_system.rename_at(fd, "wal-00000000000000000001", "wal-00000000000000000002"), -1);
+    CHECK_IS(errno, EEXIST);
+    refuse_nothing();
+    close(fd);
+    support_remove(wal);
+    /* A signal while space is made. */
+    begin();
+    struct idem_lead *lead = elect();
+    calls = idem_io_system;
+    calls.fallocate = fallocate_interrupted;
+    idem_io = &calls;
+    interrupted = 0;
+    CHECK_IS(idem_lead_new_file(lead, 64), IDEM_OK);
+    idem_io = &idem_io_system;
+    CHECK_IS(interrupted, 2);
+    idem_log_resign(lead);
+    over();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_that_somebody_else_syncs_is_given_up),
+        cmocka_unit_test(a_write_that_can_not_be_is_an_error),
+        cmocka_unit_test(who_lost_its_place_does_not_lead),
+        cmocka_unit_test(a_batch_of_nothing_is_written_when_the_ceiling_is_near),
+        cmocka_unit_test(a_full_batch_says_nothing_of_old_files),
+        cmocka_unit_test(old_files_that_can_not_be_looked_at),
+        cmocka_unit_test(memory_is_refused_in_the_middle_of_a_batch),
+        cmocka_unit_test(what_was_logged_but_is_not_durable_is_logged_again),
+        cmocka_unit_test(a_sync_of_an_older_file_is_nobodys),
+        cmocka_unit_test(lanes_that_look_busy_are_looked_at_again),
+        cmocka_unit_test(a_flusher_tries_again),
+        cmocka_unit_test(directories_in_odd_places),
+    };
+    return cmocka_run_group_tests(tests, support_setup, support_teardown);
+}
