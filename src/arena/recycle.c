@@ -28,7 +28,7 @@ static bool unhazarded(const struct idem_ctx *ctx, uint32_t region, bool compare
             continue;
         /* Loaded after the hazard: it is who set it, or somebody later. */
         uint64_t owner = load_acquire(&lane->owner); /* P8 acquire: as above */
-        if (owner != 0 && (lane == ctx->lane || !idem_process_dead(&v->process, owner)))
+        if (owner != 0 && !idem_process_dead(&v->process, owner))
             return false;
     }
     return true;
@@ -109,13 +109,10 @@ static unsigned next_phase(const struct idem_view *v, uint32_t index, uint64_t s
         return REGION_OPEN;
     if (idem_region_chunks_empty(v, index, NULL, NULL))
         return REGION_DRAINING;
-    /* Leases are over, or compaction, which is worth it if what lives fills less than half; where an operation would be refused, less
-       than three quarters. */
+    /* Leases are over; or compaction, where an operation would be refused: worth it if what lives fills less than three quarters. */
     uint32_t share = live_share(v, index);
-    return (over || (pressure > 0 && share < (pressure > 1 ? REGION_SHARE * 3 / 4 : REGION_SHARE / 2))) &&
-                   survivors_fit(v, s, share)
-               ? REGION_DRAINING
-               : REGION_OPEN;
+    return (over || (pressure > 0 && share < REGION_SHARE * 3 / 4)) && survivors_fit(v, s, share) ? REGION_DRAINING
+                                                                                                  : REGION_OPEN;
 }
 
 /* After check 1: from which pass on does no slot name the region any more? drain was loaded before check 1. */

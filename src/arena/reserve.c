@@ -21,8 +21,7 @@ unsigned idem_class_of(int64_t life_ms)
     uint64_t n = (uint64_t)(life_ms - 1);
     unsigned octave = 63u - (unsigned)__builtin_clzll(n); /* >= 10 */
     unsigned quarter = (unsigned)(n >> (octave - 2)) & 3;
-    unsigned klass = 3 + (octave - 10) * 4 + quarter;
-    return klass < IDEM_CLASSES ? klass : CLASS_NEVER;
+    return 3 + (octave - 10) * 4 + quarter; /* a hundred years are 130 */
 }
 
 int64_t idem_class_life_ms(unsigned klass)
@@ -254,12 +253,15 @@ static bool open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, in
     return opened_for == klass;
 }
 
+#define KEPT_MOST 32u
+_Static_assert(KEPT_MOST + 2 + 8 <= TRIES, "what is kept, and eight to choose from");
+
 /* A free region for the class, leaving `keep` free ones. */
 static bool open_some(struct idem_ctx *ctx, unsigned klass, uint32_t keep, int64_t now_ms)
 {
     struct idem_view *v = ctx->v;
     uint32_t seen[TRIES], n = 0;
-    uint32_t limit = keep + 8 < TRIES ? keep + 8 : TRIES;
+    uint32_t limit = keep + 8;
     /* All lanes begin at the front: low regions are used first and stay warm. */
     for (uint32_t i = 0; i < v->region_count && n < limit; i++)
         if (region_phase(load_relaxed(&v->regions[i].state)) == REGION_FREE) /* relaxed: open_region looks again */
@@ -276,7 +278,7 @@ static uint32_t kept_free(const struct idem_view *v, enum idem_purpose purpose)
         return 0;
     if (purpose == FOR_ANSWER)
         return 1;
-    return v->region_count / 256 + 2 < 32 ? v->region_count / 256 + 2 : 32;
+    return v->region_count / 256 + 2 < KEPT_MOST ? v->region_count / 256 + 2 : KEPT_MOST;
 }
 
 /* So few free regions that classes should share one rather than each open its own. */

@@ -20,7 +20,7 @@ bool idem_index_hold(struct idem_ctx *ctx, const struct idem_found *f)
 static bool change(struct idem_found *f, uint64_t next)
 {
     uint64_t old = f->word;
-    if (word_state(next) != WORD_IN_PROGRESS || next == 0)
+    if (word_state(next) != WORD_IN_PROGRESS) /* nor has 0 */
         next &= ~WORD_WAITERS;
     if (IDEM_FAULT("swap.blind"))
         old = load_acquire(f->slot); /* P1 acquire: a seeded fault takes whatever is there for the expected word */
@@ -46,7 +46,7 @@ bool idem_index_set_state(struct idem_found *f, unsigned state)
     uint64_t next = word_with_state(f->word, state);
     if (!change(f, next))
         return false;
-    f->word = state == WORD_IN_PROGRESS ? next : next & ~WORD_WAITERS;
+    f->word = next & ~WORD_WAITERS;
     return true;
 }
 

@@ -23,10 +23,11 @@ static bool is_tmpfs(const struct statfs *fs)
     return fs->f_type == TMPFS_MAGIC || fs->f_type == RAMFS_MAGIC;
 }
 
+/* Of a name that is not empty. */
 static bool name_ok(const char *name)
 {
     size_t n = strlen(name);
-    return n > 0 && n <= 200 && name[0] != '.' && name[0] != '-' &&
+    return n <= 200 && name[0] != '.' && name[0] != '-' &&
            strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
 }
 

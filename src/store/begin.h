@@ -78,7 +78,7 @@ static inline uint64_t idem_claim_word(const struct idem_view *v, uint64_t word)
 
 static inline int64_t idem_expiry_after(int64_t now_ms, int64_t ttl_ms)
 {
-    return ttl_ms == IDEM_FOREVER || ttl_ms > IDEM_TTL_MAX_MS ? ENTRY_TIME_MAX : now_ms + ttl_ms;
+    return ttl_ms > IDEM_TTL_MAX_MS ? ENTRY_TIME_MAX : now_ms + ttl_ms; /* that is IDEM_FOREVER */
 }
 
 #endif

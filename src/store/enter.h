@@ -88,10 +88,10 @@ static inline bool idem_enter_recent(const struct idem_view *v, int64_t now_ms)
     return now_ms - (int64_t)load_relaxed(&v->checked_ms) < IDEM_STALE_CHECK_MS; /* relaxed: as in idem_enter() */
 }
 
+/* No chunk was taken, so there is nothing to sweep. */
 static inline int idem_leave_fast(struct idem_op *op, int result)
 {
-    if (unlikely(op->ctx.want_sweep) ||
-        unlikely(load_relaxed(&op->ctx.v->poisoned) != 0)) /* relaxed: as in idem_enter() */
+    if (unlikely(load_relaxed(&op->ctx.v->poisoned) != 0)) /* relaxed: as in idem_enter() */
         return idem_leave(op, result);
     idem_arena_leave(&op->ctx);
     idem_read_unlock();

@@ -70,7 +70,7 @@ int idem_lookup(idem_store *store, const idem_key *key, idem_reply *reply)
     if (e < 0)
         idem_reply_reset(reply);
     idem_room_settle(reply, &room);
-    if (likely(op.ctx.ticket == 0) || e != IDEM_REPLAY)
+    if (likely(op.ctx.ticket == 0))
         return idem_leave(&op, e);
     int64_t left_ms = 0; /* an answer never changes under its token: what was copied is what the disk has by then */
     e = idem_leave_durably(&op, e, &attempt, &left_ms, NULL);

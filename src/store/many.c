@@ -182,7 +182,7 @@ static void settle_many(struct idem_store *store, const struct owed *owed, const
         idem_result *r = &results[i];
         bool pending = r->reserved != 0, mine = r->verdict == IDEM_CLAIMED || r->verdict == IDEM_RECLAIMED;
         r->reserved = 0;
-        if (!pending || r->verdict < 0)
+        if (!pending)
             continue;
         int verdict = e;
         if (e == IDEM_OK && mine) {

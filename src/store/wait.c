@@ -13,12 +13,11 @@
 
 #define SLEEP_MAX_MS 100
 
+/* Both are more than 0: an attempt whose lease is over is not in progress. */
 static int64_t sleep_ms(int64_t left_ms, int64_t lease_left_ms)
 {
     int64_t ms = left_ms < SLEEP_MAX_MS ? left_ms : SLEEP_MAX_MS;
-    if (lease_left_ms > 0 && lease_left_ms < ms)
-        ms = lease_left_ms;
-    return ms < 1 ? 1 : ms;
+    return lease_left_ms < ms ? lease_left_ms : ms;
 }
 
 int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms, idem_claim *claim, idem_reply *reply)
