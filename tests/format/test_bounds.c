@@ -76,6 +76,7 @@ static const struct outside outside[] = {
     G(file_bytes, 4096),
     G(region_shift, 15),
     G(region_shift, 23),
+    G(region_shift, 22), /* more than the file has */
     G(region_count, 0),
     G(region_count, UINT32_MAX),
     G(bucket_count, 1),
@@ -205,6 +206,36 @@ static void what_is_no_generation_of_this_store_is_refused(void **state)
     CHECK_IS(rename(other, path), 0);
     idem_close(support_attach(dir));
     munmap(map, map_bytes);
+}
+
+/* They go with each other, and with the file, most of which is a hole: but no address reaches so far. */
+static void a_generation_that_is_larger_than_any_store(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        make_store(false);
+        uint8_t *map;
+        size_t map_bytes, bytes;
+        struct idem_generation_const g;
+        uint8_t *at = map_part(GENERATION, &map, &map_bytes, &bytes);
+        memcpy(&g, at, sizeof g);
+        if (i == 0) {
+            g.file_bytes = (UINT64_C(1) << 40) + 4096;
+        } else {
+            g.region_shift = 22;
+            g.region_count = (UINT64_C(1) << (IDEM_ADDRESS_BITS + 4 - 22)) + 1;
+            g.chunks_off = g.regions_off + g.region_count * sizeof(struct idem_region_shm);
+            g.arena_off = g.chunks_off + g.region_count * IDEM_REGION_CHUNKS * sizeof(struct idem_chunk_shm);
+            g.arena_off = (g.arena_off + 4095) / 4096 * 4096;
+            g.file_bytes = g.arena_off + (g.region_count << g.region_shift);
+        }
+        memcpy(at, &g, sizeof g);
+        seal(at, bytes);
+        CHECK_IS(truncate(support_file_of(dir, "gen-"), (off_t)g.file_bytes), 0);
+        is_refused("file_bytes", g.file_bytes, IDEM_E_CORRUPT, "gen-");
+        munmap(map, map_bytes);
+        support_remove(dir);
+    }
 }
 
 /* ------------------------------------------------------------------ the log's headers */
@@ -364,6 +395,7 @@ int main(void)
         cmocka_unit_test(a_path_of_a_log_without_an_end_is_refused),
         cmocka_unit_test(a_log_that_is_half_there_is_refused),
         cmocka_unit_test(what_is_no_generation_of_this_store_is_refused),
+        cmocka_unit_test(a_generation_that_is_larger_than_any_store),
         cmocka_unit_test(each_number_of_a_file_header_has_its_bounds),
         cmocka_unit_test(each_number_of_a_batch_header_has_its_bounds),
         cmocka_unit_test(an_id_of_another_version_is_not_known),

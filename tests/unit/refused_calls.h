@@ -103,6 +103,9 @@ static struct {
     enum refused_call what;
     unsigned nth; /* 0: none fails */
     int with;
+    enum refused_call what_too; /* a second one */
+    unsigned nth_too;
+    int with_too;
 } refused;
 
 static inline void refuse(enum refused_call what, unsigned nth, int with)
@@ -112,6 +115,14 @@ static inline void refuse(enum refused_call what, unsigned nth, int with)
     refused.what = what;
     refused.nth = nth;
     refused.with = with;
+}
+
+/* And this one, besides. */
+static inline void refuse_too(enum refused_call what, unsigned nth, int with)
+{
+    refused.what_too = what;
+    refused.nth_too = nth;
+    refused.with_too = with;
 }
 
 /* Sleeping takes no time, so that what gives up after ten seconds does so at once. Until refuse_nothing(). */
@@ -129,7 +140,12 @@ static inline void refuse_nothing(void)
 /* The call of now fails. */
 static inline bool refused_now(enum refused_call what)
 {
-    if (!refused.counts || ++refused.seen[what] != refused.nth || refused.what != what)
+    if (!refused.counts)
+        return false;
+    unsigned seen = ++refused.seen[what];
+    if (seen == refused.nth_too && refused.what_too == what)
+        refused.with = refused.with_too; /* by now the first one has been refused, or is not wanted any more */
+    else if (seen != refused.nth || refused.what != what)
         return false;
     errno = refused.with;
     return true;

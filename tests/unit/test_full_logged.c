@@ -104,6 +104,19 @@ static void what_a_full_store_recorded_without_its_bytes_comes_back_from_the_log
     idem_key k = support_key("abandoned");
     CHECK(idem_resolve(store, &k, abandoned.token, IDEM_RESOLVE_COMPLETED, NULL) >= 0);
     CHECK_IS(idem_sync(store, SUPPORT_PATIENCE_MS), IDEM_OK);
+    /* Where there is room again, they are moved out of the claims' memory, and are recorded as what they are. */
+    for (int i = 0; i < 400; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "filling-%d", i);
+        k = support_key(key);
+        CHECK_IS(idem_forget(store, &k), IDEM_OK);
+    }
+    uint64_t moved = support_stats(store).moved_entries;
+    support_clock_add(120000);
+    support_maintain(store);
+    CHECK(support_stats(store).moved_entries > moved);
+    look(store, how);
+    CHECK_IS(idem_sync(store, SUPPORT_PATIENCE_MS), IDEM_OK);
     idem_close(store);
     for (int again = 0; again < 2; again++) { /* the second time from what the recovery itself has written */
         support_remove(dir);

@@ -281,7 +281,7 @@ static void names_of_eve(void *unused)
     CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
     CHECK(chmod("/dev/shm", 01777) == 0);
     /* What others made in its place. */
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 5; i++) {
         int fd = i == 0 ? open(home, O_CREAT | O_WRONLY | O_CLOEXEC, 0600) : -1;
         if (fd >= 0)
             close(fd);
@@ -289,7 +289,17 @@ static void names_of_eve(void *unused)
         CHECK(i < 2 || mkdir(home, 0700) == 0);
         CHECK(i != 2 || chown(home, EVE + 1, TEAM) == 0);
         CHECK(i != 3 || (chown(home, EVE, EVE) == 0 && chmod(home, 0720) == 0));
+        CHECK(i != 4 || chmod(home, 0755) == 0);
         pid = fork();
+        if (pid == 0 && i == 4) { /* root's is trusted; she may not write to it */
+            become_eve();
+            CHECK_IS(open_name("a", false), IDEM_E_NO_STORE);
+            refuse(REFUSE_lstat, 1, EACCES); /* what it is can't be told */
+            in_words(__LINE__, open_name("a", true), IDEM_E_SYSTEM, home, "");
+            refuse_nothing();
+            support_save_counters();
+            _exit(0);
+        }
         if (pid == 0) {
             become_eve();
             in_words(__LINE__, open_name("a", true), IDEM_E_PERMISSION, home, "remove what was planted");
@@ -300,7 +310,13 @@ static void names_of_eve(void *unused)
         CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
         CHECK_IS(remove(home), 0);
     }
-    CHECK_IS(mkdir("/run/idem", 01755), 0); /* a place for all, which she may not write to */
+    CHECK_IS(mkdir("/run/idem", 01755), 0); /* of another kind than memory: no place for stores */
+    CHECK_IS(mount("proc", "/run/idem", "proc", 0, NULL), 0);
+    CHECK_IS(open_name("roots", true), IDEM_OK);
+    CHECK(strncmp(path_of, "/dev/shm/", 9) == 0);
+    CHECK_IS(umount("/run/idem"), 0);
+    CHECK_IS(idem_destroy(path_of), IDEM_OK);
+    /* a place for all, which she may not write to */
     CHECK_IS(open_name("roots", true), IDEM_OK);
     CHECK_BYTES(path_of, strlen(path_of), "/run/idem/roots");
     become_eve();

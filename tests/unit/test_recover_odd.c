@@ -81,6 +81,7 @@ static void settings_that_no_store_has_are_not_taken(void **state)
         {2, 0, 50, 5000, 2048, 1 << 20},
         {2, 4, 50, 5000, 2048, 1 << 20},
         {2, 3, 50, 5000, 2048, 12345},
+        {2, 3, 0, 5000, 2048, 1 << 20},
     };
     for (unsigned i = 0; i < sizeof settings / sizeof settings[0]; i++) {
         begin();
@@ -255,6 +256,19 @@ static void a_clock_far_off_is_believed_if_it_is_said(void **state)
     CHECK_IS(recover(LOG_T0 - 50000, 0), IDEM_OK);
     CHECK(strstr(heard.text, "behind the newest record") != NULL);
     CHECK(strstr(heard.text, "last written 0.000 s before now") != NULL);
+    over();
+}
+
+/* Times that a header has room for, but not what comes after them. */
+static void a_log_of_the_end_of_time(void **state)
+{
+    (void)state;
+    begin();
+    l.now_ms = IDEM_WAL_TIME_MAX - 1000000;
+    hand_file(&l, true);
+    answers(1, "x");
+    CHECK_IS(recover(l.now_ms + 5000, 0), IDEM_E_LOG_DAMAGED);
+    CHECK(strstr(idem_error_detail(), "a faulty program wrote it") != NULL);
     over();
 }
 
@@ -453,6 +467,7 @@ int main(void)
         cmocka_unit_test(a_tail_that_is_larger_than_a_file),
         cmocka_unit_test(many_files_that_are_well_filled_stay),
         cmocka_unit_test(a_clock_far_off_is_believed_if_it_is_said),
+        cmocka_unit_test(a_log_of_the_end_of_time),
         cmocka_unit_test(somebody_goes_on_making_files),
         cmocka_unit_test(a_log_that_goes_before_its_store_is_replaced),
         cmocka_unit_test(what_can_not_be_recovered_says_so),

@@ -116,11 +116,26 @@ static int create_relative(void)
     idem_close(s);
     return e;
 }
+static int create_and_use(void)
+{
+    idem_options o = options;
+    idem_store *s = NULL;
+    int e = idem_open(dir, &o, &s);
+    if (e == IDEM_OK)
+        e = support_begin(s, "done", NULL);
+    idem_close(s);
+    return e;
+}
 static void is_empty(void)
 {
     idem_store *s = support_attach(dir);
     CHECK_IS(support_begin(s, "new", NULL), IDEM_CLAIMED);
     idem_close(s);
+    support_verify(dir);
+}
+
+static void is_answered_or_claimed(void)
+{
     support_verify(dir);
 }
 
@@ -289,6 +304,41 @@ static int recover_check(void)
     r.wal_dir = wal;
     r.flags = IDEM_RECOVER_CHECK_ONLY;
     return idem_recover(&r);
+}
+/* Or of another process, this one did nothing yet. */
+static void prepare_log_in_child(void *unused)
+{
+    (void)unused;
+    prepare_log_alone();
+}
+static void prepare_log_elsewhere(void)
+{
+    support_in_child(prepare_log_in_child, NULL);
+}
+static int recover_it(void)
+{
+    idem_recovery r = IDEM_RECOVERY_INIT;
+    r.dir = dir;
+    r.wal_dir = wal;
+    int e = idem_recover(&r);
+    return e == IDEM_E_EXISTS ? IDEM_OK : e;
+}
+
+/* Something else where a record was, and a file of which only the next one knows the salt. */
+static void prepare_log_damaged(void)
+{
+    char file[200];
+    uint8_t noise[64];
+    prepare_log_alone();
+    memset(noise, 0x77, sizeof noise);
+    snprintf(file, sizeof file, "%s/wal-%020u", wal, 1u);
+    int fd = __real_open(file, O_RDWR | O_CLOEXEC, 0);
+    CHECK(__real_pwrite(fd, noise, sizeof noise, 4096 + 64 + 16) == (ssize_t)sizeof noise);
+    close(fd);
+}
+static void is_told(void)
+{
+    support_verify(dir);
 }
 static uint64_t damaged; /* places, says a salvage */
 static int recover_salvage(void)
@@ -484,6 +534,9 @@ static void a_log_fails_in_words_and_loses_nothing(void **state)
         {"open what only the log has", prepare_log_alone, create_logged, is_answered, false, 0},
         {"recover, checking only", prepare_logged, recover_check, is_answered, false, 0},
         {"recover, salvaging", prepare_log_alone, recover_salvage, is_salvaged, false, 0},
+        {"recover, salvaging what is damaged", prepare_log_damaged, recover_salvage, is_told, false, REFUSE_realloc},
+        {"recover, salvaging a damaged file", prepare_log_damaged, recover_salvage, is_told, false, REFUSE_renameat},
+        {"recover, salvaging a file that goes", prepare_log_damaged, recover_salvage, is_told, false, REFUSE_openat},
         {"walk the log", prepare_logged, log_walk, is_answered, false, 0},
         {"destroy with a log", prepare_logged, destroy_logged, is_gone, false, 0},
     };
@@ -495,6 +548,9 @@ static void what_a_process_does_once_fails_in_words(void **state)
     (void)state;
     tally = support_shared(sizeof *tally);
     static const struct scene scenes[] = {
+        {"the first use of a process", nothing, create_and_use, is_answered_or_claimed, true,
+         REFUSE_pthread_key_create},
+        {"the first recovery of a process", prepare_log_elsewhere, recover_it, is_answered, true, REFUSE_mmap},
         {"the first open of a process", nothing, create_guarded_for_a_group, is_empty, true, 0},
     };
     scenes_of(scenes, sizeof scenes / sizeof scenes[0]);

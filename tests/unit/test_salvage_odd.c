@@ -4,6 +4,8 @@
  */
 #include "unit/recovery_of.h"
 
+#include "unit/refused_calls.h"
+
 #include <errno.h>
 #include <sys/stat.h>
 
@@ -125,6 +127,35 @@ static void an_error_of_who_is_told_ends_it(void **state)
     CHECK_IS(o.e, IDEM_E_FULL);
     CHECK_IS(o.records, 2);
     hand_close(&l);
+}
+
+/* The list of what is damaged needs some, whatever it is: a record, a batch, a file that the next one does not know. */
+static void memory_that_is_refused_ends_it(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        struct hand_log l;
+        unsigned errors = 0;
+        begin(&l);
+        hand_file(&l, true);
+        one_batch(&l, 3, true);
+        one_batch(&l, 3, true);
+        if (i == 2)
+            l.f.salt ^= 1;
+        hand_file(&l, true);
+        if (i < 2)
+            overwrite(&l, 1, FIRST + (i == 0 ? IDEM_WAL_BATCH_BYTES : IDEM_WAL_BATCH_BYTES + 2 * RECORD) + 30, "XX", 2);
+        for (unsigned nth = 1; nth < 8; nth++) {
+            struct outcome o = {0};
+            refuse(REFUSE_realloc, nth, ENOMEM);
+            salvage_into(&l, &o);
+            refuse_nothing();
+            CHECK(o.e == IDEM_OK || o.e == IDEM_E_MEMORY);
+            errors += o.e != IDEM_OK;
+        }
+        CHECK(errors >= 3); /* the names, the window, the list */
+        hand_close(&l);
+    }
 }
 
 /* ------------------------------------------------------------------ headers */
@@ -354,6 +385,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_what_says_something_is_handed_on),
         cmocka_unit_test(an_error_of_who_is_told_ends_it),
+        cmocka_unit_test(memory_that_is_refused_ends_it),
         cmocka_unit_test(a_file_that_the_next_one_does_not_know),
         cmocka_unit_test(clocks_that_went_back_between_two_files),
         cmocka_unit_test(a_file_of_which_nothing_is_sound),
