@@ -26,7 +26,7 @@ static void a_file_that_somebody_else_syncs_is_given_up(void **state)
     support_at_point(NULL, 0, NULL, NULL);
     CHECK(strstr(idem_error_detail(), "a sync of it did not end") != NULL);
     uint64_t number = load_relaxed(&control[LOG_FILE]) & LOG_VALUE_MASK;
-    CHECK_IS(one_batch(), IDEM_OK);
+    CHECK_IS(batches(), IDEM_OK);
     CHECK_IS(load_relaxed(&control[LOG_FILE]) & LOG_VALUE_MASK, number + 1);
     over();
 }
@@ -47,7 +47,7 @@ static void a_write_that_can_not_be_is_an_error(void **state)
     refuse(REFUSE_pwrite, 1, EINVAL); /* of no file that is written past the cache */
     CHECK_IS(one_batch(), IDEM_E_LOG);
     refuse_nothing();
-    CHECK_IS(one_batch(), IDEM_OK);
+    CHECK_IS(batches(), IDEM_OK);
     over();
 }
 
@@ -62,7 +62,7 @@ static void who_lost_its_place_does_not_lead(void **state)
     CHECK_IS(one_batch(), IDEM_E_LOG);
     CHECK(strstr(idem_error_detail(), "lost its place") != NULL);
     store_relaxed(incarnation, load_relaxed(incarnation) - 1);
-    CHECK_IS(one_batch(), IDEM_OK);
+    CHECK_IS(batches(), IDEM_OK);
     over();
 }
 
@@ -71,12 +71,12 @@ static void a_batch_of_nothing_is_written_when_the_ceiling_is_near(void **state)
 {
     (void)state;
     begin();
-    uint64_t batches = load_relaxed(&control[LOG_BATCHES]);
-    CHECK_IS(one_batch(), IDEM_OK);
-    CHECK_IS(load_relaxed(&control[LOG_BATCHES]), batches);
+    uint64_t before = load_relaxed(&control[LOG_BATCHES]);
+    CHECK_IS(batches(), IDEM_OK);
+    CHECK_IS(load_relaxed(&control[LOG_BATCHES]), before);
     support_clock_add(59000);
-    CHECK_IS(one_batch(), IDEM_OK);
-    CHECK_IS(load_relaxed(&control[LOG_BATCHES]), batches + 1);
+    CHECK_IS(batches(), IDEM_OK);
+    CHECK_IS(load_relaxed(&control[LOG_BATCHES]), before + 1);
     over();
 }
 
@@ -178,7 +178,7 @@ static void memory_is_refused_in_the_middle_of_a_batch(void **state)
             refuse(kinds[k], nth, ENOMEM);
             int e = one_batch();
             bool refused_one = refused.seen[kinds[k]] >= nth;
-            for (unsigned i = 0; i < 20 && e == 1; i++) {
+            for (unsigned i = 0; i < 1000 && e == 1; i++) {
                 e = one_batch();
                 refused_one |= refused.seen[kinds[k]] >= nth;
             }
@@ -232,7 +232,7 @@ static void lanes_that_look_busy_are_looked_at_again(void **state)
 {
     (void)state;
     begin();
-    CHECK_IS(one_batch(), IDEM_OK);
+    CHECK_IS(batches(), IDEM_OK);
     store_relaxed(&control[LOG_DUE_MS], 0);
     struct idem_lane_shm *ours = &v->lanes[0];
     store_release(&ours->hazard_write, 1); /* between publishing and pushing */
@@ -244,9 +244,9 @@ static void lanes_that_look_busy_are_looked_at_again(void **state)
     uint64_t high = load_relaxed(&v->root->lanes_high), walks = load_relaxed(&control[LOG_WALK_WANTED]);
     store_relaxed(&v->root->lanes_high, high + 1);
     store_release(&v->lanes[high].hazard_write, 1);
-    CHECK_IS(one_batch(), IDEM_OK);
+    CHECK_IS(batches(), IDEM_OK);
     support_clock_add(5000);
-    CHECK_IS(one_batch(), IDEM_OK);
+    CHECK_IS(batches(), IDEM_OK);
     CHECK_IS(load_relaxed(&control[LOG_WALK_WANTED]), walks + 1);
     over();
 }
