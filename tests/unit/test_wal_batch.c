@@ -7,6 +7,8 @@
 #include "unit/refused_calls.h"
 #include "unit/wal_led.h"
 
+static struct idem_io_calls calls;
+
 /* ------------------------------------------------------------------ batches */
 
 static void sync_begins_elsewhere(void *unused)

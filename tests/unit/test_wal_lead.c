@@ -7,6 +7,8 @@
 #include "unit/refused_calls.h"
 #include "unit/wal_led.h"
 
+static struct idem_io_calls calls;
+
 /* ------------------------------------------------------------------ whose log it is */
 
 static void a_log_that_was_given_away_is_not_written(void **state)

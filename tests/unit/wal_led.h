@@ -96,6 +96,4 @@ static inline void put(enum idem_log_control i, uint64_t value)
     store_release(&control[i], log_epoch_word((unsigned)load_relaxed(&control[LOG_EPOCH]), value));
 }
 
-static struct idem_io_calls calls;
-
 #endif
