@@ -188,6 +188,21 @@ static void a_record_that_can_not_be_encoded_ends_the_batch(void **state)
     }
 }
 
+/* What batches long ago saw is told from what this one did by their number, also when numbers begin anew. */
+static void numbers_of_batches_begin_anew(void **state)
+{
+    (void)state;
+    begin(100);
+    for (unsigned i = 0; i < 70000; i++) {
+        CHECK_IS(idem_lead_collect_begin(&s.lead), IDEM_OK);
+        CHECK(s.lead.seen_number != 0);
+    }
+    idem_ring_push(&s.lane.ring, CLAIM(1));
+    CHECK_IS(idem_lead_collect(&s.lead), IDEM_OK);
+    CHECK_IS(s.lead.records, 1);
+    over();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +211,7 @@ int main(void)
         cmocka_unit_test(passes_come_to_an_end),
         cmocka_unit_test(a_batch_grows_where_no_record_can_begin),
         cmocka_unit_test(a_record_that_can_not_be_encoded_ends_the_batch),
+        cmocka_unit_test(numbers_of_batches_begin_anew),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
