@@ -197,6 +197,7 @@ int idem_verify(const char *dir, idem_report *report)
         return idem_fail(IDEM_E_INVALID, "report.size: should be %zu; initialise with IDEM_REPORT_INIT",
                          sizeof *report);
     idem_options options = IDEM_OPTIONS_INIT;
+    options.flags = IDEM_OPEN_NO_FLUSHER; /* it would write to the log, and delete its old files */
     idem_store *store;
     struct idem_op op;
     int e = idem_open(dir, &options, &store);

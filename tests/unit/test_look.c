@@ -446,6 +446,27 @@ static void verify_names_what_is_damaged(void **state)
     close(v.process.fd);
 }
 
+/* What is due is written by the store's users. */
+static void who_verifies_writes_nothing_to_the_log(void **state)
+{
+    (void)state;
+    char log[200];
+    const char *logged_dir = support_dir();
+    snprintf(log, sizeof log, "%s-log", logged_dir);
+    idem_options o = support_options(100);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    o.wal_dir = log;
+    idem_store *logged = support_open(logged_dir, &o);
+    CHECK_IS(support_begin(logged, "k", NULL), IDEM_CLAIMED);
+    support_clock_add(1000);
+    uint64_t batches = support_stats(logged).log.batches, queued = support_stats(logged).log.queued;
+    CHECK(queued > 0);
+    support_verify(logged_dir);
+    CHECK_IS(support_stats(logged).log.batches, batches);
+    CHECK_IS(support_stats(logged).log.queued, queued);
+    idem_close(logged);
+}
+
 static void a_digest_tells_bytes_and_stores_apart(void **state)
 {
     (void)state;
@@ -496,6 +517,7 @@ int main(void)
         TEST(every_code_has_a_sentence_of_its_own),
         TEST(verify_counts_keys_and_finds_a_sound_store_sound),
         cmocka_unit_test_setup_teardown(verify_names_what_is_damaged, fresh, over_damaged),
+        TEST(who_verifies_writes_nothing_to_the_log),
         TEST(a_digest_tells_bytes_and_stores_apart),
         TEST(a_prefetch_changes_nothing),
     };
