@@ -7,6 +7,7 @@
 #ifdef IDEM_TESTING
 static const struct idem_clock_test as_it_is;
 const struct idem_clock_test *idem_clock_test = &as_it_is;
+bool (*idem_sleep_hook)(int64_t timeout_ms);
 #endif
 
 int64_t idem_clock_fine_us(void)

@@ -9,6 +9,7 @@
 #ifndef IDEM_BASE_CLOCK_H
 #define IDEM_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -22,6 +23,8 @@ struct idem_clock_test {
     struct idem_a64 wall_ms;   /* the wall clock says this; 0: it goes */
 };
 extern const struct idem_clock_test *idem_clock_test;
+/* Asked before anybody sleeps on a word: true if the test has let time pass instead, and nobody is to sleep. NULL: all sleep. */
+extern bool (*idem_sleep_hook)(int64_t timeout_ms);
 #endif
 
 /* CLOCK_MONOTONIC_COARSE plus shift_ns, in ms: cut once, after the shift, so that processes in different time namespaces agree. */
