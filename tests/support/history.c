@@ -6,7 +6,6 @@
  */
 #include "support/history.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,8 +41,9 @@ struct key_state {
     uint64_t transient_token, transient; /* an answer that was not kept, of this attempt or the one before; 0: none */
     uint64_t transient_fingerprint;
     uint64_t transient_newest; /* nothing has happened since */
-    uint64_t waiting;          /* RUNNING: it waits for the disk, and will be ended before it is given out */
-    uint64_t way;              /* of states since the newest that is durable: a crash may go back to each */
+    uint64_t waiting; /* RUNNING: it waits for the disk, and will be ended before it is given out; the call, from 1 */
+    uint64_t granted; /* which calls were granted a claim that was ended so */
+    uint64_t way;     /* of states since the newest that is durable: a crash may go back to each */
 };
 
 /* By what a claim may have been granted: the attempt before was abandoned, or its record is gone (or there was none), or it was lost. */
@@ -100,8 +100,7 @@ static bool must_be_gone(const struct key_state *k, const struct history_call *c
     return k->kind == ABSENT || c->called_ms > end;
 }
 
-/* What was done stands in memory, and could not be written. */
-static bool unwritten(const struct history_call *c)
+bool history_unwritten(const struct history_call *c)
 {
     return c->returned != 0 &&
            (c->verdict == IDEM_E_LOG || c->verdict == IDEM_E_LOG_SPACE || c->verdict == IDEM_E_LOG_STALLED);
@@ -189,6 +188,18 @@ static bool is_transient_for(const struct key_state *k, const struct history_cal
            k->fingerprint == c->fingerprint && !may_be_gone(k, c);
 }
 
+/* The disk failed it: an answer that is not given out before it is durable, or a claim of its own, which it ends if nobody has. */
+static bool refused_by_disk(const struct search *s, struct key_state *k, const struct history_call *c)
+{
+    uint64_t call = (uint64_t)(c - s->calls);
+    if (k->kind == RUNNING && k->waiting == call + 1) {
+        k->kind = ABANDONED;
+        k->waiting = 0;
+    }
+    bool same = k->fingerprint == c->fingerprint;
+    return (k->granted >> call & 1) || (k->kind == DONE && same && !must_be_gone(k, c));
+}
+
 static bool begun(const struct search *s, struct key_state *k, const struct history_call *c, int way)
 {
     if (c->returned == 0)
@@ -220,8 +231,8 @@ static bool begun(const struct search *s, struct key_state *k, const struct hist
         return k->kind == RUNNING && same && !must_be_lost(s, k, c) && names(&k->token, &k->largest, c->token);
     case IDEM_MISMATCH:
         return !same && !must_be_gone(k, c) && (k->kind != ABANDONED || k->lost);
-    default: /* an answer is not given out before it is durable; a claim that could not be written was ended, or never made */
-        return c->verdict == IDEM_E_FULL || (unwritten(c) && (k->kind == DONE || c->synced));
+    default:
+        return c->verdict == IDEM_E_FULL || (history_unwritten(c) && refused_by_disk(s, k, c));
     }
 }
 
@@ -238,7 +249,7 @@ static bool acted(struct key_state *k, const struct history_call *c)
         return (!running && (!again || (said && !k->transient_newest))) || c->token <= k->old || may_be_gone(k, c);
     if (c->returned != 0 && c->verdict == IDEM_E_FULL)
         return c->kind != CALL_COMPLETE && c->kind != CALL_ABANDON && c->kind != CALL_DECLARE;
-    if (c->returned != 0 && c->verdict != IDEM_OK && !(completes && unwritten(c)))
+    if (c->returned != 0 && c->verdict != IDEM_OK && !(completes && history_unwritten(c)))
         return false;
     if (again)
         return true;
@@ -280,9 +291,9 @@ static bool forgotten(struct key_state *k, const struct history_call *c)
 {
     if (c->returned != 0 && c->verdict == IDEM_E_NO_KEY)
         return may_be_gone(k, c);
-    if ((c->returned != 0 && c->verdict != IDEM_OK && !unwritten(c)) || k->kind == ABSENT)
+    if ((c->returned != 0 && c->verdict != IDEM_OK && !history_unwritten(c)) || k->kind == ABSENT)
         return false;
-    *k = (struct key_state){.kind = ABSENT, .largest = k->largest, .old = k->old};
+    *k = (struct key_state){.kind = ABSENT, .largest = k->largest, .granted = k->granted, .old = k->old};
     return true;
 }
 
@@ -314,8 +325,8 @@ static bool resolved(const struct search *s, struct key_state *k, const struct h
     }
     if (c->returned != 0 && c->verdict == IDEM_E_FULL)
         return c->kind == CALL_RESOLVE;
-    if ((c->returned != 0 && c->verdict != IDEM_OK && !unwritten(c)) || !named || !(may_be_lost(s, k, c) || earlier) ||
-        must_be_gone(k, c))
+    if ((c->returned != 0 && c->verdict != IDEM_OK && !history_unwritten(c)) || !named ||
+        !(may_be_lost(s, k, c) || earlier) || must_be_gone(k, c))
         return false;
     if (k->token == 0 && !lost_before)
         names(&k->token, &k->largest, c->token);
@@ -338,7 +349,7 @@ static bool looked_up(const struct search *s, struct key_state *k, const struct 
     case IDEM_UNKNOWN:
         return may_be_lost(s, k, c) && !must_be_gone(k, c);
     default:
-        return (unwritten(c) && k->kind == DONE) ||
+        return (history_unwritten(c) && k->kind == DONE && !must_be_gone(k, c)) ||
                (c->verdict == IDEM_E_NO_KEY && (k->kind == ABANDONED || may_be_gone(k, c)));
     }
 }
@@ -370,6 +381,8 @@ static struct key_state crashed(const struct key_state *was, const struct key_st
 {
     struct key_state k = *was;
     k.largest = now->largest;
+    k.granted = now->granted;
+    k.waiting = 0;
     k.old = now->largest;
     k.crashed = k.kind == RUNNING; /* lost, but not over */
     k.lease_first = k.lease_last = 0;
@@ -422,21 +435,22 @@ static void note_state(struct search *s, uint64_t done, const struct history_cal
         next->way = s->durable[taken + 1] > taken ? 0 : XXH3_64bits(k, sizeof *k);
 }
 
-/* While a claim waits for the disk its attempt may be ended by others; then it begins again: as often as they like. */
+/* While a claim waits for the disk its attempt may be ended by others; then it begins again: as often as they like. Or it ends it itself. */
 static enum history_answer explain_ended(struct search *s, uint64_t done, const struct key_state *k, unsigned taken,
-                                         const struct history_call *c)
+                                         unsigned i)
 {
-    struct history_call ended = *c;
+    const struct history_call *c = &s->calls[i];
+    struct history_call ended = {.durable = false};
     unsigned left = s->n - (unsigned)__builtin_popcountll(done);
-    if ((k->kind == RUNNING && k->waiting) || left < 2 || taken + left + 1 >= TAKEN_MAX)
+    if ((k->kind == RUNNING && k->waiting == i + 1) || is_transient_for(k, c) || taken + left + 1 >= TAKEN_MAX)
         return HISTORY_CONTRADICTS;
-    ended.returned = 0;
     for (int way = 0; way < WAYS; way++) {
         struct key_state next = *k;
-        if (!take(s, &next, &ended, way))
+        if (!claim(s, &next, c, way, 0))
             continue;
         note_state(s, done, &ended, k, &next, taken);
-        next.waiting = 1;
+        next.waiting = i + 1;
+        next.granted |= history_unwritten(c) ? UINT64_C(1) << i : 0;
         enum history_answer a = explain(s, done, &next, taken + 1);
         if (a != HISTORY_CONTRADICTS)
             return a;
@@ -447,6 +461,8 @@ static enum history_answer explain_ended(struct search *s, uint64_t done, const 
 /* Is there somebody to end it? */
 static bool has_company(const struct search *s, uint64_t done, unsigned i)
 {
+    if (history_unwritten(&s->calls[i]))
+        return true;
     for (unsigned j = 0; j < s->n; j++)
         if (j != i && !(done >> j & 1) && (s->calls[i].returned == 0 || s->calls[j].called < s->calls[i].returned))
             return true;
@@ -483,7 +499,7 @@ static enum history_answer explain(struct search *s, uint64_t done, const struct
                 return a;
         }
         if (s->calls[i].synced && has_company(s, done, i)) {
-            enum history_answer a = explain_ended(s, done, k, taken, &s->calls[i]);
+            enum history_answer a = explain_ended(s, done, k, taken, i);
             if (a != HISTORY_CONTRADICTS)
                 return a;
         }
@@ -508,90 +524,4 @@ enum history_answer history_check(struct history_call *calls, unsigned n, const 
         s.crashes |= (uint64_t)(calls[i].kind == CALL_CRASH) << i;
     struct key_state absent = {.kind = ABSENT};
     return explain(&s, 0, &absent, 0);
-}
-
-/* ------------------------------------------------------------------ telling */
-
-/* A call that told something, but changed nothing: without it there is less to explain. One that was cut off may be what explains the others. */
-static bool only_told(const struct history_call *c)
-{
-    if (c->kind == CALL_LOOKUP)
-        return true;
-    return c->returned != 0 && !unwritten(c) &&
-           (c->verdict < 0 || c->verdict == IDEM_REPLAY || c->verdict == IDEM_IN_PROGRESS ||
-            c->verdict == IDEM_MISMATCH);
-}
-
-/* What had been called before `at`; what had not returned by then is cut off there. to may be calls. */
-static unsigned cut_at(const struct history_call *calls, unsigned n, uint64_t at, struct history_call *to)
-{
-    unsigned m = 0;
-    for (unsigned i = 0; i < n; i++)
-        if (calls[i].called < at) {
-            to[m] = calls[i];
-            if (to[m].returned > at)
-                to[m].returned = 0;
-            m++;
-        }
-    return m;
-}
-
-unsigned history_shrink(struct history_call *calls, unsigned n, const struct history_death *deaths)
-{
-    struct history_call some[HISTORY_CALLS_MAX];
-    /* The moment at which it first contradicted. */
-    uint64_t low = 0, high = 0;
-    for (unsigned i = 0; i < n; i++)
-        high = calls[i].returned > high ? calls[i].returned : high;
-    while (low + 1 < high) {
-        uint64_t middle = low + (high - low) / 2;
-        if (history_check(some, cut_at(calls, n, middle, some), deaths) == HISTORY_CONTRADICTS)
-            high = middle;
-        else
-            low = middle;
-    }
-    unsigned m = cut_at(calls, n, high, calls);
-    for (unsigned i = m; i-- > 0;) {
-        if (!only_told(&calls[i]))
-            continue;
-        unsigned left = 0;
-        for (unsigned j = 0; j < m; j++)
-            if (j != i)
-                some[left++] = calls[j];
-        if (history_check(some, left, deaths) == HISTORY_CONTRADICTS) {
-            memcpy(calls, some, left * sizeof *calls);
-            m = left;
-        }
-    }
-    return m;
-}
-
-void history_print(FILE *to, const struct history_call *calls, unsigned n, const struct history_death *deaths)
-{
-    static const char *const names_of[] = {
-        "begin", "complete", "abandon", "declare", "renew", "mark", "forget", "lookup", "complete (not kept)",
-        "adopt", "release",  "resolve", "rerun",   "crash"};
-    for (unsigned i = 0; i < n; i++) {
-        const struct history_call *c = &calls[i];
-        const struct history_death *d = &deaths[c->worker];
-        fprintf(to, "  %6" PRIu64 " .. ", c->called);
-        if (c->returned != 0)
-            fprintf(to, "%6" PRIu64, c->returned);
-        else
-            fprintf(to, "cut off");
-        fprintf(to, "  at %" PRId64 " .. %" PRId64 " ms  worker %u: %s key %u", c->called_ms, c->returned_ms, c->worker,
-                names_of[c->kind], c->key);
-        if (c->returned != 0)
-            fprintf(to, " -> %d (%s)", c->verdict, c->verdict < 0 ? idem_strerror(c->verdict) : "verdict");
-        if (c->wait_token != 0 || c->waits)
-            fprintf(to, " waited for %" PRIx64 "%s", c->wait_token, c->waits ? " and whatever ran" : "");
-        fprintf(to, "%s%s token %" PRIx64 " lost %" PRIx64 " value %" PRIu64 " fingerprint %" PRIu64,
-                c->transient ? " not kept" : "", c->durable ? " durable" : "", c->token, c->lost_token, c->value,
-                c->fingerprint);
-        if (c->ttl_ms != 0)
-            fprintf(to, " ttl %" PRId64 " lease %" PRId64, c->ttl_ms, c->lease_ms);
-        if (d->sent != 0)
-            fprintf(to, "; it was killed at %" PRIu64 " .. %" PRIu64, d->sent, d->known);
-        fputc('\n', to);
-    }
 }

@@ -63,6 +63,9 @@ struct history_death {
     int64_t known_ms;
 };
 
+/* What was done stands in memory, and could not be written; or a claim, or an answer, was not given out for that. */
+bool history_unwritten(const struct history_call *c);
+
 #define HISTORY_CALLS_MAX 64 /* on one key */
 
 enum history_answer { HISTORY_EXPLAINED, HISTORY_CONTRADICTS, HISTORY_TOO_LARGE };
