@@ -16,7 +16,8 @@
  *
  * Invariants
  *  1. Of a home, at most one slot is published but not final: the one its header names. Who moves `pending` has helped it first.
- *  2. A header never names a free slot: who frees a slot has loaded its final word before the header, and takes it out of the header first.
+ *  2. A header never names a free slot: who frees a slot takes it out of the header first. He has loaded that header, found that it names the slot, and
+ *     then found his final word still there: so what it names is that, and not a later claim in the same slot, and the CAS from that header says so, too.
  *  3. The version moves with every change of a header, so a CAS from h means: nobody published in this home since h was loaded.
  *     With 1 and the scan after h: no other slot holds this key. This makes step 5 the linearization point of a claim.
  *  4. A TENTATIVE slot is cleared by others only if its writer is certainly dead, established before the header was loaded that does

@@ -61,7 +61,7 @@ bool idem_index_set_waiters(struct idem_found *f)
     return true;
 }
 
-/* Invariant 2. The word was loaded, held and found final before this loads the header. */
+/* Invariant 2. False: the slot has changed. */
 static bool unname(struct idem_ctx *ctx, const struct idem_found *f)
 {
     struct idem_view *v = ctx->v;
@@ -72,6 +72,9 @@ static bool unname(struct idem_ctx *ctx, const struct idem_found *f)
     for (unsigned tries = 0; tries < FREE_TRIES; tries++) {
         if (!header_pending(h) || header_distance(h) != distance || header_slot(h) != f->place % 8)
             return true;
+        /* P1 acquire: if we slept it may have been freed meanwhile, and the header names another claim, which is not final yet */
+        if (load_acquire(f->slot) != f->word && !IDEM_FAULT("free.unlooked"))
+            return false;
         uint64_t next = header_make(header_version(h) + 1, header_reach(h), false, 0, 0) | (h & HEADER_FROZEN);
         if (cas_acq_rel(header, &h, next)) { /* P2 release: the slot is final */
             IDEM_POINT("free.unnamed");
