@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "store/handle.h"
@@ -115,7 +116,7 @@ static void processes_work_on_while_words_are_damaged(void **state)
 
 /* Shared. The words that may be damaged: buckets from here to there, and what all entries of the damaged keys have. */
 static struct field {
-    struct idem_a64 stop, owners[SOUND], answers;
+    struct idem_a64 stop, idle, leave, owners[SOUND], answers;
     char sound[SOUND][16], damaged[DAMAGED][16];
     uint64_t from, to, entry_bytes;
     char dir[96];
@@ -204,7 +205,7 @@ static void use_sound(idem_store *s, unsigned i)
     idem_reply_free(&reply);
 }
 
-/* All go through the sound keys in one order, and then again and again. */
+/* All go through the sound keys in one order, and then again and again. Nobody leaves before all are done: the keys of who has left are for others. */
 static void live_beside(void *number)
 {
     uint64_t random = support_seed() + (uintptr_t)number * 77 + 1;
@@ -214,6 +215,8 @@ static void live_beside(void *number)
         use_sound(s, i % SOUND);
         use_damaged(s, &random);
     }
+    add_relaxed(&field->idle, 1);
+    CHECK(support_eventually(support_is_set, &field->leave, STUCK_MS));
     idem_close(s);
 }
 
@@ -263,10 +266,27 @@ static void damage_keys_for(int64_t ms, idem_store *s, uint8_t *generation)
     CHECK(words > 100);
 }
 
+struct peers {
+    pid_t pids[PEERS];
+};
+
+/* Has each of them stopped working, or ended for something that it found wrong? */
+static bool all_are_done(void *ctx)
+{
+    const struct peers *p = ctx;
+    unsigned ended = 0;
+    for (unsigned i = 0; i < PEERS; i++) {
+        siginfo_t info = {.si_pid = 0};
+        CHECK_IS(waitid(P_PID, (id_t)p->pids[i], &info, WEXITED | WNOHANG | WNOWAIT), 0);
+        ended += info.si_pid != 0;
+    }
+    return load_acquire(&field->idle) + ended >= PEERS;
+}
+
 /* How many of the peers found something wrong. */
 static unsigned live_with_damage_for(int64_t ms)
 {
-    pid_t pids[PEERS];
+    struct peers p;
     char path[300];
     idem_options o = support_options(UINT64_C(8) * (SOUND + DAMAGED));
     field = support_shared(sizeof *field);
@@ -281,15 +301,18 @@ static unsigned live_with_damage_for(int64_t ms)
     CHECK(fd >= 0 && generation != MAP_FAILED);
     close(fd);
     for (unsigned i = 0; i < PEERS; i++)
-        pids[i] = support_spawn(live_beside, (void *)(uintptr_t)i);
+        p.pids[i] = support_spawn(live_beside, (void *)(uintptr_t)i);
     damage_keys_for(ms, s, generation);
     store_release(&field->stop, 1);
+    bool done = support_eventually(all_are_done, &p, STUCK_MS);
+    store_release(&field->leave, 1);
     unsigned failed = 0;
     for (unsigned i = 0; i < PEERS; i++) {
-        int how = support_reap(pids[i], STUCK_MS);
+        int how = support_reap(p.pids[i], STUCK_MS);
         CHECK(how == 0 || how == SUPPORT_FAILED);
         failed += how != 0;
     }
+    CHECK(done);
     idem_close(s);
     munmap(generation, bytes);
     support_remove(field->dir);
