@@ -241,13 +241,14 @@ bool idem_arena_evict_one(struct idem_ctx *ctx);
 bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, uint64_t *live, uint64_t *filled);
 
 /* The sweep's cursor (its slices are the index's business; its pass is what a draining region waits for). */
+#define CURSOR_SLICES ((UINT64_C(1) << 24) - 1)
 static inline uint64_t cursor_pass(uint64_t c)
 {
     return c >> 24;
 }
 static inline uint32_t cursor_slice(uint64_t c)
 {
-    return (uint32_t)(c & 0xffffff);
+    return (uint32_t)(c & CURSOR_SLICES);
 }
 
 #endif

@@ -286,8 +286,10 @@ bool idem_arena_scarce(const struct idem_view *v)
 {
     uint32_t enough = kept_free(v, FOR_CLAIM) + (v->region_count / 8 < TRIES ? v->region_count / 8 : TRIES) + 2;
     uint32_t n = 0;
-    for (uint32_t i = 0; i < v->region_count && n < enough; i++)
-        n += region_phase(load_relaxed(&v->regions[i].state)) == REGION_FREE; /* relaxed: decides about thrift only */
+    /* From the end: low regions are used first. */
+    for (uint32_t i = v->region_count; i > 0 && n < enough; i--)
+        n += region_phase(load_relaxed(&v->regions[i - 1].state)) ==
+             REGION_FREE; /* relaxed: decides about thrift only */
     return n < enough;
 }
 
@@ -316,7 +318,8 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
         return false;
     if (c == NULL) {
         fill(ctx, index, generation, from, true, space);
-        ctx->want_sweep |= from >> v->chunk_shift != to >> v->chunk_shift;
+        if (from >> v->chunk_shift != to >> v->chunk_shift)
+            idem_lane_took_chunk(ctx->lane);
         return true;
     }
     bool shared = from % (UINT64_C(1) << v->chunk_shift) != 0;
@@ -332,7 +335,7 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
                                  (uint64_t)shared << 56); /* relaxed: as above */
     fill(ctx, index, generation, from, shared, space);
     remember(ctx, klass, c);
-    ctx->want_sweep = true;
+    idem_lane_took_chunk(ctx->lane);
     return true;
 }
 

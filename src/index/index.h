@@ -121,5 +121,7 @@ bool idem_index_free(struct idem_ctx *ctx, struct idem_found *found, int64_t now
 
 /* sweep.c: recycling and passes for about budget_us; with budget 0 one small step. True: there is more to do. */
 bool idem_sweep(struct idem_ctx *ctx, int64_t budget_us, int pressure);
+/* What an operation's lane owes, or a part of it: at its end, if idem_lane_owes(). */
+void idem_sweep_share(struct idem_ctx *ctx);
 
 #endif

@@ -17,16 +17,21 @@
 #include "index/bucket.h"
 #include "segment/push.h"
 
-#define SLICE_BUCKETS 512u
+#define SLICE_SHIFT   4u /* 16 buckets */
 #define SLOT_TRIES    64u
-#define STEP_REGIONS  16u
-#define STEP_SLICES   4u /* beside each chunk that an operation takes: a pass is over before 1/64 of the arena is used */
-#define BUDGET_SLICES 64u /* before the regions are looked at again */
-#define BATCH_SHARE   32u /* waiting regions, as a share of all, that make a pass worth while */
+#define STEP_REGIONS  16u   /* looked at for each chunk */
+#define STEP_SLICES   128u  /* owed for each chunk */
+#define OWED_MOST     1280u /* by a lane */
+#define BUDGET_SLICES 2048u /* before the regions are looked at again */
+#define BATCH_SHARE   32u   /* waiting regions, as a share of all, that make a pass worth while */
 
-static uint32_t slice_count(const struct idem_view *v)
+/* So many buckets, as a power of two, that the cursor can count the slices of any index. */
+static unsigned slice_shift(const struct idem_view *v)
 {
-    return (uint32_t)((v->bucket_count + SLICE_BUCKETS - 1) / SLICE_BUCKETS);
+    unsigned shift = SLICE_SHIFT;
+    while (v->bucket_count >> shift >= CURSOR_SLICES)
+        shift++;
+    return shift;
 }
 
 static void copy_words(struct idem_a64 *to, const struct idem_a64 *from, uint64_t bytes)
@@ -220,13 +225,14 @@ static void lower_reach(struct idem_view *v, uint64_t home)
     cas_acq_rel(header, &h, next); /* P2 release: nothing was published in this home since h */
 }
 
-/* One step of the pass. False: nothing waits, or the slice can't be finished now. */
-static bool pass_step(struct idem_ctx *ctx, bool *put_off)
+/* One step of the pass. False: the slice can't be finished now. */
+static bool pass_step(struct idem_ctx *ctx, bool thorough, bool *put_off)
 {
     struct idem_view *v = ctx->v;
     struct idem_generation_shm *g = v->generation;
+    unsigned shift = slice_shift(v);
     uint64_t cursor = load_acquire(&g->cursor); /* P9 acquire: slices before this one are done */
-    uint32_t slice = cursor_slice(cursor), slices = slice_count(v);
+    uint64_t slice = cursor_slice(cursor), slices = ((v->bucket_count - 1) >> shift) + 1;
     if (slice == 0) {
         store_relaxed(&g->slots_counted, 0);          /* relaxed: a statistic */
         cas_acq_rel(&g->cursor, &cursor, cursor + 1); /* P9 release: all work of the pass comes after this */
@@ -237,8 +243,8 @@ static bool pass_step(struct idem_ctx *ctx, bool *put_off)
         cas_acq_rel(&g->cursor, &cursor, cursor_pass(cursor) << 24);
         return false;
     }
-    uint64_t from = (uint64_t)(slice - 1) * SLICE_BUCKETS, to = from + SLICE_BUCKETS;
-    struct tally t = {.pass = cursor_pass(cursor), .thorough = idem_arena_scarce(v)};
+    uint64_t from = (slice - 1) << shift, to = slice << shift;
+    struct tally t = {.pass = cursor_pass(cursor), .thorough = thorough};
     if (to > v->bucket_count)
         to = v->bucket_count;
     bool done = true;
@@ -274,12 +280,12 @@ static bool worth_a_pass(const struct idem_view *v, const struct idem_survey *su
 }
 
 /* True: the pass went on, and left nothing for a later one. */
-static bool run_slices(struct idem_ctx *ctx, unsigned most)
+static bool run_slices(struct idem_ctx *ctx, unsigned most, bool thorough)
 {
     struct idem_generation_shm *g = ctx->v->generation;
     uint64_t pass = cursor_pass(load_relaxed(&g->cursor)); /* relaxed: pass_step loads it again */
     bool stepped = false, put_off = false;
-    for (unsigned i = 0; i < most && pass_step(ctx, &put_off); i++) {
+    for (unsigned i = 0; i < most && pass_step(ctx, thorough, &put_off); i++) {
         stepped = true;
         if (cursor_pass(load_relaxed(&g->cursor)) != pass) /* relaxed: as above */
             break;
@@ -287,29 +293,85 @@ static bool run_slices(struct idem_ctx *ctx, unsigned most)
     return stepped && !put_off;
 }
 
+static void set_owed(struct idem_lane_shm *lane, uint32_t owed, bool thorough)
+{
+    uint64_t word = load_relaxed(&lane->sweep) & (LANE_TOOK_CHUNK | UINT32_MAX); /* relaxed: the lane's own */
+    store_relaxed(&lane->sweep,
+                  word | (uint64_t)owed << 32 | (owed > 0 && thorough ? LANE_THOROUGH : 0)); /* relaxed: as above */
+}
+
+/* Up to two chunks' worth is paid one by one, what is above that by the eighth: who takes a chunk with each operation owes OWED_MOST at
+   most when it ends, as it pays STEP_SLICES then. */
+static uint32_t share_of(uint32_t owed)
+{
+    if (IDEM_FAULT("sweep.at_once"))
+        return owed;
+    return owed <= 2 * STEP_SLICES ? 1 : 1 + (owed - 2 * STEP_SLICES) / 8;
+}
+
+static void pay(struct idem_ctx *ctx, uint32_t owed, bool thorough)
+{
+    uint32_t share = share_of(owed);
+    if (load_relaxed(&ctx->v->generation->waiting) == 0) /* relaxed: a hint */
+        share = owed;                                    /* the pass is over: nothing is left to be paid for */
+    else
+        run_slices(ctx, share, thorough);
+    set_owed(ctx->lane, owed - share, thorough);
+}
+
+/* For a chunk that was taken. */
+static void look(struct idem_ctx *ctx, uint64_t word)
+{
+    struct idem_view *v = ctx->v;
+    struct idem_survey survey = {0};
+    uint32_t at = (uint32_t)word, owed = (uint32_t)(word >> 32) & UINT16_MAX;
+    bool thorough = (word & LANE_THOROUGH) != 0;
+    idem_arena_recycle(ctx, &at, STEP_REGIONS, 0, idem_view_now_ms(v), &survey);
+    if (worth_a_pass(v, &survey) && !IDEM_FAULT("sweep.unpaid")) {
+        owed = owed + STEP_SLICES < OWED_MOST ? owed + STEP_SLICES : OWED_MOST;
+        thorough = idem_arena_scarce(v);
+    }
+    store_relaxed(&ctx->lane->sweep, at % v->region_count); /* relaxed: the lane's own */
+    set_owed(ctx->lane, owed, thorough);
+}
+
+void idem_sweep_share(struct idem_ctx *ctx)
+{
+    uint64_t word = load_relaxed(&ctx->lane->sweep); /* relaxed: the lane's own */
+    uint32_t owed = (uint32_t)(word >> 32) & UINT16_MAX;
+    if (owed > 0)
+        pay(ctx, owed < OWED_MOST ? owed : OWED_MOST, (word & LANE_THOROUGH) != 0);
+    word = load_relaxed(&ctx->lane->sweep); /* relaxed: as above; what was moved may have taken a chunk */
+    if (word & LANE_TOOK_CHUNK)
+        look(ctx, word);
+    idem_arena_leave(ctx);
+}
+
 bool idem_sweep(struct idem_ctx *ctx, int64_t budget_us, int pressure)
 {
     struct idem_view *v = ctx->v;
-    uint32_t at = (uint32_t)load_relaxed(&ctx->lane->sweep_at); /* relaxed: the lane's own */
+    uint64_t word = load_relaxed(&ctx->lane->sweep); /* relaxed: the lane's own */
+    uint32_t at = (uint32_t)word;
     struct idem_survey survey = {0};
     bool more = false;
     if (budget_us == 0) {
         idem_arena_recycle(ctx, &at, STEP_REGIONS, pressure, idem_view_now_ms(v), &survey);
         if (worth_a_pass(v, &survey))
-            run_slices(ctx, STEP_SLICES);
+            run_slices(ctx, STEP_SLICES, idem_arena_scarce(v));
         more = survey.waiting_for_pass > 0 || survey.moved;
     }
     int64_t end_us = budget_us > 0 ? idem_clock_fine_us() + budget_us : 0;
     for (unsigned stuck = 0; stuck < 2 && budget_us > 0 && idem_clock_fine_us() < end_us;) {
         survey = (struct idem_survey){0};
         idem_arena_recycle(ctx, &at, v->region_count, pressure, idem_view_now_ms(v), &survey);
-        bool stepped = survey.waiting_for_pass > 0 && run_slices(ctx, BUDGET_SLICES);
+        bool stepped = survey.waiting_for_pass > 0 && run_slices(ctx, BUDGET_SLICES, idem_arena_scarce(v));
         more = survey.waiting_for_pass > 0 || survey.moved;
         stuck = stepped || survey.moved ? 0 : stuck + 1;
         if (!more || (pressure > 1 && survey.free > v->region_count / 16 + 4))
             break;
     }
-    store_relaxed(&ctx->lane->sweep_at, at % v->region_count); /* relaxed: the lane's own */
+    word = load_relaxed(&ctx->lane->sweep) & ~(uint64_t)UINT32_MAX;  /* relaxed: as above */
+    store_relaxed(&ctx->lane->sweep, word | (at % v->region_count)); /* relaxed: as above */
     idem_arena_leave(ctx);
     return more;
 }

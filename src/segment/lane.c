@@ -105,6 +105,8 @@ static struct idem_lane_shm *try_take(struct idem_view *v, uint32_t i, bool from
         (load_acquire(&lane->hazard_write) != 0 ||  /* P11 acquire: its owner is dead */
          load_acquire(&lane->hazard_compare) != 0)) /* P11 acquire: as above */
         idem_log_want_walk(v->root->log_control);
+    if (IDEM_FAULT("lane.forgiven"))
+        store_relaxed(&lane->sweep, 0);      /* relaxed: a seeded fault */
     store_release(&lane->hazard_write, 0);   /* P11 release: the old owner is dead, its accesses are over */
     store_release(&lane->hazard_compare, 0); /* P11 release: as above */
     return lane;

@@ -52,7 +52,6 @@ struct idem_ctx {
     const struct idem_open_chunk *held; /* the write hazard names its region, which was seen OPEN since */
     int64_t held_until_ms;              /* and stays at least until then */
     uint64_t owner;                     /* as loaded at the operation's start */
-    bool want_sweep;                    /* a chunk was taken: do a little sweeping when the operation is over */
     uint64_t
         ticket; /* of the lane's log ring: what must be flushed before the call's answer is given; 0: nothing. Set to 0 by idem_enter() */
 };
@@ -73,13 +72,30 @@ static inline bool idem_lane_enter_last(struct idem_view *v, struct idem_ctx *ct
     struct idem_lane_cached *c = idem_lane_last;
     ctx->v = v;
     ctx->held = NULL;
-    ctx->want_sweep = false;
     if (unlikely(c == NULL) || unlikely(c->serial != v->serial) || unlikely(!idem_lane_kept(c)))
         return false;
     ctx->lane = c->lane;
     ctx->owner = c->owner;
     ctx->open = c->open;
     return true;
+}
+
+/*
+ * A lane's sweep word: the region to look at next (32) | slices of a pass that the lane owes (16) | 14 unused | the slices are to be done thoroughly |
+ * a chunk was taken. Only its owner writes it. It is the lane's, not the thread's: the next owner pays what a dead one owed. The upper half is
+ * nothing in most operations, so that is what they ask for at their end; what they do then is index/sweep.c's.
+ */
+#define LANE_TOOK_CHUNK (UINT64_C(1) << 63)
+#define LANE_THOROUGH   (UINT64_C(1) << 62)
+
+static inline bool idem_lane_owes(const struct idem_lane_shm *lane)
+{
+    return load_relaxed(&lane->sweep) >> 32 != 0; /* relaxed: the lane's own */
+}
+
+static inline void idem_lane_took_chunk(struct idem_lane_shm *lane)
+{
+    store_relaxed(&lane->sweep, load_relaxed(&lane->sweep) | LANE_TOOK_CHUNK); /* relaxed: the lane's own */
 }
 
 /* Threads' caches forget this view (by its serial); call before it is unmapped. */

@@ -1,7 +1,7 @@
 /*
  * segment/layout.h - every byte that processes share.
  *
- * Owns: the layout of `root` and of a generation file, version 2.0 (1 had no freed_ms: who frees without raising it breaks what tokens promise). Offsets only, no pointers, no pthread objects.
+ * Owns: the layout of `root` and of a generation file, version 3.0 (1 had no freed_ms: who frees without raising it breaks what tokens promise; 2 counted other slices in the sweep's cursor). Offsets only, no pointers, no pthread objects.
  * Constant parts are written before the magic (P6), carry a checksum, and are copied into private memory once when a
  * process attaches; every other field is loaded once, bounded, then used.
  *
@@ -50,7 +50,7 @@
 
 #define IDEM_ROOT_MAGIC       UINT64_C(0x31746f6f726d6469) /* "idmroot1" */
 #define IDEM_GENERATION_MAGIC UINT64_C(0x316e65676d656469) /* "idemgen1" */
-#define IDEM_LAYOUT_MAJOR     2u
+#define IDEM_LAYOUT_MAJOR     3u
 #define IDEM_LAYOUT_MINOR     0u
 #define IDEM_FEATURE_LOG      UINT64_C(1) /* required: who does not push must not write */
 
@@ -142,7 +142,7 @@ struct idem_lane_shm {
     struct idem_a64 hazard_compare; /* region + 1 of a word that its owner will compare; 0: none */
     struct idem_a64 log_head;       /* wal/ring.h */
     struct idem_a64 log_flushed;
-    struct idem_a64 sweep_at; /* where this lane looks for regions next */
+    struct idem_a64 sweep; /* where this lane looks for regions next, and what it owes (segment/lane.h) */
     struct idem_a64 log_overflow;
     struct idem_a64 tenancy; /* how often it was taken */
     struct idem_lane_chunk_shm chunks[IDEM_LANE_CHUNKS];
@@ -173,7 +173,9 @@ struct idem_generation_shm {
     uint64_t reserved[7];
     struct idem_generation_const fixed;
     uint64_t pad[1];
-    struct idem_a64 cursor;          /* the sweep: pass (40) | slice (24); slice 0: this pass has not begun */
+    struct idem_a64
+        cursor; /* the sweep: pass (40) | slice (24), of 16 buckets, or more in a huge index; slice 0: this pass
+                                        has not begun */
     struct idem_a64 slots_counted;   /* slots in use, counted by the running pass */
     struct idem_a64 slots_used;      /* the same, of the last complete pass, + 1 (0: none yet) */
     struct idem_a64 answers_refused; /* 1: an answer of common size found no room, and no region was freed since */

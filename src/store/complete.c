@@ -149,7 +149,7 @@ int idem_complete(idem_store *store, const idem_claim *claim, const idem_respons
     int64_t now_ms = idem_view_now_ms(v);
     if (unlikely(!plain) || unlikely(!idem_enter_recent(v, now_ms)) ||
         unlikely(!complete_plain(&op.ctx, claim, idem_claim_word(v, claim->entry), response, now_ms))) {
-        idem_leave(&op, IDEM_OK);
+        idem_leave_undone(&op);
         return complete_any(store, claim, response);
     }
     if (likely(op.ctx.ticket == 0))

@@ -88,10 +88,17 @@ static inline bool idem_enter_recent(const struct idem_view *v, int64_t now_ms)
     return now_ms - (int64_t)load_relaxed(&v->checked_ms) < IDEM_STALE_CHECK_MS; /* relaxed: as in idem_enter() */
 }
 
-/* No chunk was taken, so there is nothing to sweep. */
+/* Before anything has happened: what was begun here is done in another way. */
+static inline void idem_leave_undone(struct idem_op *op)
+{
+    idem_arena_leave(&op->ctx);
+    idem_read_unlock();
+}
+
 static inline int idem_leave_fast(struct idem_op *op, int result)
 {
-    if (unlikely(load_relaxed(&op->ctx.v->poisoned) != 0)) /* relaxed: as in idem_enter() */
+    if (unlikely(idem_lane_owes(op->ctx.lane)) ||
+        unlikely(load_relaxed(&op->ctx.v->poisoned) != 0)) /* relaxed: as in idem_enter() */
         return idem_leave(op, result);
     idem_arena_leave(&op->ctx);
     idem_read_unlock();

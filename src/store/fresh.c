@@ -95,7 +95,7 @@ int idem_begin(idem_store *store, const idem_request *request, idem_claim *claim
     struct idem_ctx *ctx = &op.ctx;
     int64_t now_ms = idem_view_now_ms(v);
     if (unlikely(!plain) || unlikely(!idem_enter_recent(v, now_ms))) {
-        idem_leave(&op, IDEM_OK);
+        idem_leave_undone(&op);
         return idem_begin_any(store, request, claim, reply);
     }
     IDEM_POINT("claim.timed");

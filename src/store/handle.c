@@ -477,8 +477,8 @@ int idem_leave(struct idem_op *op, int result)
 {
     struct idem_ctx *ctx = &op->ctx;
     idem_arena_leave(ctx);
-    if (unlikely(ctx->want_sweep))
-        idem_sweep(ctx, 0, 0);
+    if (unlikely(idem_lane_owes(ctx->lane)))
+        idem_sweep_share(ctx);
     if (unlikely(load_relaxed(&ctx->v->poisoned) != 0)) /* relaxed: as in idem_enter */
         result = pages_missing(op->store);
     idem_read_unlock();

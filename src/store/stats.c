@@ -170,7 +170,6 @@ int idem_maintain(idem_store *store, int64_t budget_us)
     uint32_t at = (uint32_t)idem_view_now_ms(op.ctx.v);
     idem_process_reap(&op.ctx.v->process, &at, budget_us > 0 ? op.ctx.v->fixed.processes_max : 8);
     bool more = idem_sweep(&op.ctx, budget_us, 0);
-    op.ctx.want_sweep = false;
     struct idem_view *v = op.ctx.v;
     if (v->wal == NULL)
         return idem_leave(&op, more ? 1 : IDEM_OK);

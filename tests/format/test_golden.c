@@ -87,7 +87,7 @@ static void make_empty(struct made *m)
     uint8_t *r = m->root.at;
     memcpy(r, "idmroot1", 8);
     put(r, 16, 1, 8); /* generation 1 */
-    put(r, 32, 2, 4); /* layout 2.0 */
+    put(r, 32, 3, 4); /* layout 3.0 */
     for (unsigned i = 0; i < 16; i++)
         r[56 + i] = (uint8_t)i;
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -111,7 +111,7 @@ static void make_empty(struct made *m)
     put(r, 4096 + 64 + 8, 4242, 8);
     uint8_t *g = m->gen.at;
     memcpy(g, "idemgen1", 8);
-    put(g, 64, 2, 4);
+    put(g, 64, 3, 4);
     memcpy(g + 72, r + 56, 16);
     put(g, 88, 1, 8);
     put(g, 96, GEN_BYTES, 8);
@@ -332,14 +332,14 @@ static void an_unknown_major_version_or_required_feature_is_refused_in_words(voi
     struct made m;
     for (unsigned i = 0; i < 5; i++) {
         make_golden(&m);
-        put(m.root.at, 32, i == 0 ? 3 : i == 4 ? 1 : 2, 4);
+        put(m.root.at, 32, i == 0 ? 4 : i == 4 ? 2 : 3, 4);
         put(m.root.at, 40, i == 1 ? 2 : i == 2 ? UINT64_C(1) << 63 : 0, 8);
-        put(m.gen.at, 64, i == 3 ? 3 : 2, 4);
+        put(m.gen.at, 64, i == 3 ? 4 : 3, 4);
         seal(&m);
         try_open(&m, IDEM_E_VERSION,
-                 i == 0   ? "root: layout 3.0"
-                 : i == 3 ? "-1: layout 3.0"
-                 : i == 4 ? "root: layout 1.0"
+                 i == 0   ? "root: layout 4.0"
+                 : i == 3 ? "-1: layout 4.0"
+                 : i == 4 ? "root: layout 2.0"
                           : "features");
         drop(&m);
     }
@@ -396,7 +396,7 @@ static void an_offset_that_has_moved_is_noticed(void **state)
     make_golden(&m);
     memmove(m.root.at + 40, m.root.at + 32, 432);
     seal(&m);
-    try_open(&m, IDEM_E_VERSION, "features 2"); /* the version is taken for a feature that nobody knows */
+    try_open(&m, IDEM_E_VERSION, "features 3"); /* the version is taken for a feature that nobody knows */
     drop(&m);
     make_golden(&m);
     memmove(m.gen.at + ARENA_AT + 8, m.gen.at + ARENA_AT, 4096); /* entries of region 0 begin a word later */

@@ -1,5 +1,5 @@
 /*
- * tests/format/test_layout.c - layout 2.0, pinned: offsets as literals, and what the library writes, read by hand.
+ * tests/format/test_layout.c - layout 3.0, pinned: offsets as literals, and what the library writes, read by hand.
  *
  * The decoder below knows segment/layout.h and arena/entry.h by their text only: no struct, constant or function of the library is used in it
  * (but xxhash, which the text names). If one of these tests fails, stores of one version can't be read by the other: the layout's version has
@@ -24,7 +24,7 @@
 #define AT(type, field, offset) CHECK_IS(offsetof(struct type, field), offset)
 #define SIZE(type, bytes)       CHECK_IS(sizeof(struct type), bytes)
 
-static void shared_structs_lie_where_layout_2_0_says(void **state)
+static void shared_structs_lie_where_layout_3_0_says(void **state)
 {
     (void)state;
     SIZE(idem_root_const, 448);
@@ -81,7 +81,7 @@ static void shared_structs_lie_where_layout_2_0_says(void **state)
     AT(idem_lane_shm, hazard_compare, 16);
     AT(idem_lane_shm, log_head, 24);
     AT(idem_lane_shm, log_flushed, 32);
-    AT(idem_lane_shm, sweep_at, 40);
+    AT(idem_lane_shm, sweep, 40);
     AT(idem_lane_shm, log_overflow, 48);
     AT(idem_lane_shm, chunks, 64);
     AT(idem_lane_shm, counters, 352);
@@ -121,10 +121,10 @@ static void shared_structs_lie_where_layout_2_0_says(void **state)
     AT(idem_chunk_shm, emptied, 8);
 }
 
-static void fixed_numbers_are_those_of_layout_2_0(void **state)
+static void fixed_numbers_are_those_of_layout_3_0(void **state)
 {
     (void)state;
-    CHECK_IS(IDEM_LAYOUT_MAJOR, 2);
+    CHECK_IS(IDEM_LAYOUT_MAJOR, 3);
     CHECK_IS(IDEM_LAYOUT_MINOR, 0);
     CHECK_IS(IDEM_ROOT_MAGIC, 0x31746f6f726d6469);
     CHECK_IS(IDEM_GENERATION_MAGIC, 0x316e65676d656469);
@@ -277,7 +277,7 @@ static void what_the_library_writes_is_read_by_hand(void **state)
 
     CHECK(memcmp(root.at, "idmroot1", 8) == 0);
     CHECK_IS(get(root.at, 472, 8), XXH3_64bits(root.at + 32, 440));
-    CHECK_IS(get(root.at, 32, 4), 2);
+    CHECK_IS(get(root.at, 32, 4), 3);
     CHECK_IS(get(root.at, 152, 8), root.bytes);
     CHECK_IS(get(root.at, 144, 8), 16);
     CHECK_IS(get(root.at, 176, 4), 4);
@@ -350,8 +350,8 @@ static void what_the_library_writes_is_read_by_hand(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shared_structs_lie_where_layout_2_0_says),
-        cmocka_unit_test(fixed_numbers_are_those_of_layout_2_0),
+        cmocka_unit_test(shared_structs_lie_where_layout_3_0_says),
+        cmocka_unit_test(fixed_numbers_are_those_of_layout_3_0),
         cmocka_unit_test(what_the_library_writes_is_read_by_hand),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
