@@ -4,12 +4,25 @@
  * Owns: the sweep's cursor {pass, slice}. Slice 0: the pass has not begun. Slice k >= 1 is a run of buckets; who finishes it moves the
  * cursor on by CAS, so several may do one slice at once and a helper stopped in an old pass can't advance a later one.
  *
- * Invariant: the cursor leaves a slice only if, at some moment after the helper loaded the cursor, each slot of the slice named no draining region.
- * Region states are loaded after the cursor, and nothing is remembered from one slice to the next. A slot that can't be dealt with now (no room to move
- * what it names) is left to a later pass: its region is told first that this pass does not count for it. So a region whose entries have no
- * place to go holds back nothing but itself.
+ * Invariants
+ *  1. The cursor leaves a slice only if, at some moment after the helper loaded the cursor, each slot of the slice named no draining region.
+ *     Region states are loaded after the cursor, and nothing is remembered from one slice to the next. A slot that can't be dealt with now (no
+ *     room to move what it names) is left to a later pass: its region is told first that this pass does not count for it. So a region whose
+ *     entries have no place to go holds back nothing but itself.
+ *  2. Who pays. For a chunk that it took an operation's lane owes a look at STEP_REGIONS regions and, if a pass is worth while then, STEP_SLICES
+ *     slices. Its next operations pay: one slice each, and of what is above two chunks' worth an eighth. So who takes a chunk with each
+ *     operation owes OWED_MOST when it ends, and pays STEP_SLICES with each (if several chunks at once, no more than that); others owe less.
+ *     A slice counts as paid whatever it was good for: two that do the same one at a time have both paid.
+ *  3. When it ends. A pass of S slices is over before (S + OWED_MOST x lanes that took chunks meanwhile) / STEP_SLICES chunks were taken, times the
+ *     processors that do the same slices at a time: S / 2,048 regions for itself, and 10 / 16 of a region at the most for each lane, whether it is
+ *     dead, asleep or never used again. (In a store for a million answers of 512 bytes S is 17,858: 9 regions of 592.)
+ *     While memory is scarce nothing is put off: who looks pays all that is owed at once. (What is to move has its room reckoned up when its region
+ *     begins to drain; if the pass came later, claims and answers would have taken that room.)
+ *  4. Memory does not run out for debts that are not paid: who would be refused makes a whole pass himself (idem_sweep() under pressure), and
+ *     debts are no condition for anything. What is owed when no region waits any more is forgiven: the pass that it was for is over.
  *
- * If we die here: the next helper does the slice again.
+ * If we die here: the next helper does the slice again. What the dead one's lane owes is in the lane, and its next owner pays it; a debt that
+ * was not noted yet, for a chunk that was just taken, is lost with that chunk.
  */
 
 #include "base/error.h"
@@ -138,6 +151,21 @@ static bool seems_gone(const struct idem_view *v, struct idem_found *f)
     return word_final(f->word) && idem_entry_load(v, f->word, &f->entry) && idem_index_gone(f, idem_view_now_ms(v));
 }
 
+/* The entries that settle_slot() will read: asked for together, as they lie anywhere. */
+static void fetch_entries(const struct idem_view *v, uint64_t from, uint64_t to, bool thorough)
+{
+    for (uint64_t b = from; b < to; b++)
+        for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
+            uint64_t w = load_relaxed(&v->buckets[b].slots[s]); /* relaxed: only fetched */
+            uint32_t region = word_region(v, w);
+            if (w == 0 || region >= v->region_count ||
+                (!thorough && !region_draining(load_relaxed(&v->regions[region].state)))) /* relaxed: as above */
+                continue;
+            prefetch(v->arena + word_unit(w) * 2);
+            prefetch(v->arena + word_unit(w) * 2 + 8);
+        }
+}
+
 /* True: the slot names no draining region (any more), or one that this pass does not count for. A forgotten key's slot is freed
    wherever it points, so that its region is seen to empty. */
 static bool settle_slot(struct idem_ctx *ctx, uint64_t bucket, unsigned slot, struct tally *t)
@@ -248,9 +276,8 @@ static bool pass_step(struct idem_ctx *ctx, bool thorough, bool *put_off)
     if (to > v->bucket_count)
         to = v->bucket_count;
     bool done = true;
+    fetch_entries(v, from, to, thorough);
     for (uint64_t b = from; b < to; b++) {
-        if (b + 4 < to)
-            prefetch(&v->buckets[b + 4]);
         for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
             done &= settle_slot(ctx, b, s, &t);
         lower_reach(v, b);
@@ -293,57 +320,62 @@ static bool run_slices(struct idem_ctx *ctx, unsigned most, bool thorough)
     return stepped && !put_off;
 }
 
-static void set_owed(struct idem_lane_shm *lane, uint32_t owed, bool thorough)
+static uint32_t owed_of(uint64_t word)
 {
-    uint64_t word = load_relaxed(&lane->sweep) & (LANE_TOOK_CHUNK | UINT32_MAX); /* relaxed: the lane's own */
-    store_relaxed(&lane->sweep,
-                  word | (uint64_t)owed << 32 | (owed > 0 && thorough ? LANE_THOROUGH : 0)); /* relaxed: as above */
+    uint32_t owed = (uint32_t)(word >> 32) & UINT16_MAX;
+    return owed < OWED_MOST ? owed : OWED_MOST;
 }
 
-/* Up to two chunks' worth is paid one by one, what is above that by the eighth: who takes a chunk with each operation owes OWED_MOST at
-   most when it ends, as it pays STEP_SLICES then. */
-static uint32_t share_of(uint32_t owed)
+static uint64_t with_owed(uint64_t word, uint32_t owed, bool thorough)
 {
-    if (IDEM_FAULT("sweep.at_once"))
+    word &= ~(LANE_THOROUGH | (uint64_t)UINT16_MAX << 32);
+    return word | (uint64_t)owed << 32 | (owed > 0 && thorough ? LANE_THOROUGH : 0);
+}
+
+/* Invariant 2. */
+static uint32_t share_of(uint32_t owed, bool scarce)
+{
+    if (scarce || IDEM_FAULT("sweep.at_once"))
         return owed;
     return owed <= 2 * STEP_SLICES ? 1 : 1 + (owed - 2 * STEP_SLICES) / 8;
 }
 
-static void pay(struct idem_ctx *ctx, uint32_t owed, bool thorough)
+static void pay(struct idem_ctx *ctx)
 {
-    uint32_t share = share_of(owed);
+    uint64_t word = load_relaxed(&ctx->lane->sweep); /* relaxed: the lane's own */
+    bool thorough = (word & LANE_THOROUGH) != 0;
+    uint32_t owed = owed_of(word), share = share_of(owed, thorough);
     if (load_relaxed(&ctx->v->generation->waiting) == 0) /* relaxed: a hint */
         share = owed;                                    /* the pass is over: nothing is left to be paid for */
     else
         run_slices(ctx, share, thorough);
-    set_owed(ctx->lane, owed - share, thorough);
+    word = load_relaxed(&ctx->lane->sweep); /* relaxed: as above; what was moved may have taken a chunk */
+    store_relaxed(&ctx->lane->sweep, with_owed(word, owed - share, thorough)); /* relaxed: as above */
 }
 
 /* For a chunk that was taken. */
-static void look(struct idem_ctx *ctx, uint64_t word)
+static void look(struct idem_ctx *ctx)
 {
     struct idem_view *v = ctx->v;
     struct idem_survey survey = {0};
-    uint32_t at = (uint32_t)word, owed = (uint32_t)(word >> 32) & UINT16_MAX;
-    bool thorough = (word & LANE_THOROUGH) != 0;
+    uint64_t word = load_relaxed(&ctx->lane->sweep); /* relaxed: the lane's own */
+    uint32_t at = (uint32_t)word, owed = owed_of(word) + STEP_SLICES;
     idem_arena_recycle(ctx, &at, STEP_REGIONS, 0, idem_view_now_ms(v), &survey);
-    if (worth_a_pass(v, &survey) && !IDEM_FAULT("sweep.unpaid")) {
-        owed = owed + STEP_SLICES < OWED_MOST ? owed + STEP_SLICES : OWED_MOST;
-        thorough = idem_arena_scarce(v);
-    }
-    store_relaxed(&ctx->lane->sweep, at % v->region_count); /* relaxed: the lane's own */
-    set_owed(ctx->lane, owed, thorough);
+    if (worth_a_pass(v, &survey) && !IDEM_FAULT("sweep.unpaid"))
+        word = with_owed(word, owed < OWED_MOST ? owed : OWED_MOST, idem_arena_scarce(v));
+    word &= ~(LANE_TOOK_CHUNK | UINT32_MAX);
+    store_relaxed(&ctx->lane->sweep, word | at % v->region_count); /* relaxed: as above */
 }
 
+/* Who took a chunk looks, and pays only if much is owed, or memory is scarce. */
 void idem_sweep_share(struct idem_ctx *ctx)
 {
-    uint64_t word = load_relaxed(&ctx->lane->sweep); /* relaxed: the lane's own */
-    uint32_t owed = (uint32_t)(word >> 32) & UINT16_MAX;
-    if (owed > 0)
-        pay(ctx, owed < OWED_MOST ? owed : OWED_MOST, (word & LANE_THOROUGH) != 0);
-    word = load_relaxed(&ctx->lane->sweep); /* relaxed: as above; what was moved may have taken a chunk */
-    if (word & LANE_TOOK_CHUNK)
-        look(ctx, word);
+    bool looks = (load_relaxed(&ctx->lane->sweep) & LANE_TOOK_CHUNK) != 0; /* relaxed: the lane's own */
+    if (looks)
+        look(ctx);
+    uint64_t word = load_relaxed(&ctx->lane->sweep); /* relaxed: as above */
+    if (owed_of(word) > (looks && (word & LANE_THOROUGH) == 0 ? 2 * STEP_SLICES : 0))
+        pay(ctx);
     idem_arena_leave(ctx);
 }
 

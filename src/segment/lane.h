@@ -81,9 +81,9 @@ static inline bool idem_lane_enter_last(struct idem_view *v, struct idem_ctx *ct
 }
 
 /*
- * A lane's sweep word: the region to look at next (32) | slices of a pass that the lane owes (16) | 14 unused | the slices are to be done thoroughly |
- * a chunk was taken. Only its owner writes it. It is the lane's, not the thread's: the next owner pays what a dead one owed. The upper half is
- * nothing in most operations, so that is what they ask for at their end; what they do then is index/sweep.c's.
+ * A lane's sweep word: the region to look at next (32) | slices of a pass that the lane owes (16) | 14 unused | do them thoroughly |
+ * a chunk was taken. Only its owner writes it. It is the lane's, not the thread's: the next owner pays what a dead one owed. The upper half
+ * is nothing in most operations, and that is all they ask at their end; the rest is index/sweep.c's.
  */
 #define LANE_TOOK_CHUNK (UINT64_C(1) << 63)
 #define LANE_THOROUGH   (UINT64_C(1) << 62)
