@@ -23,14 +23,16 @@ static void unlock(void)
     errno = kept;
 }
 
-static struct call *note(enum what what, ino_t inode)
+/* It counts when it is whole: who is killed here leaves none. */
+static void record(const struct call *c)
 {
     CHECK(wal_rec->calls < CALLS_MAX);
-    struct call *c = &wal_rec->call[wal_rec->calls++];
-    memset(c, 0, sizeof *c);
-    c->what = (uint8_t)what;
-    c->inode = inode;
-    return c;
+    wal_rec->call[wal_rec->calls] = *c;
+    __atomic_store_n(&wal_rec->calls, wal_rec->calls + 1, __ATOMIC_RELEASE);
+}
+static void note(enum what what, ino_t inode)
+{
+    record(&(struct call){.what = (uint8_t)what, .inode = inode});
 }
 static ino_t inode_of(int fd)
 {
@@ -40,10 +42,13 @@ static ino_t inode_of(int fd)
     errno = kept;
     return st.st_ino;
 }
-static void set_name(char to[CALL_NAME_MAX], const char *name)
+static void note_names(enum what what, ino_t inode, const char *name, const char *to)
 {
-    CHECK(strlen(name) < CALL_NAME_MAX);
-    memcpy(to, name, strlen(name) + 1);
+    struct call c = {.what = (uint8_t)what, .inode = inode};
+    CHECK(strlen(name) < CALL_NAME_MAX && strlen(to) < CALL_NAME_MAX);
+    memcpy(c.name, name, strlen(name) + 1);
+    memcpy(c.to, to, strlen(to) + 1);
+    record(&c);
 }
 
 enum kind { OPEN, PWRITE, FALLOCATE, SYNC, RENAME, UNLINK, MKDIR, PREAD, GIVE, FSTAT, STAT, LIST, LOCK, HOLD };
@@ -67,7 +72,7 @@ static int r_open_at(int dir, const char *name, int flags, mode_t mode)
     lock();
     int fd = fails(OPEN) ? -1 : idem_io_system.open_at(dir, name, flags, mode);
     if (fd >= 0 && (flags & O_CREAT))
-        set_name(note(MADE, inode_of(fd))->name, name);
+        note_names(MADE, inode_of(fd), name, "");
     unlock();
     return fd;
 }
@@ -77,13 +82,12 @@ static ssize_t r_pwrite(int fd, const void *from, size_t n, off_t at)
     bool cut = wal_rec->fail_with == WAL_SHORT && wal_rec->fail_at == wal_rec->seen + 1 && n > 1;
     ssize_t w = fails(PWRITE) ? -1 : idem_io_system.pwrite(fd, from, cut ? n / 2 : n, at);
     if (w > 0) {
-        struct call *c = note(WROTE, inode_of(fd));
         CHECK(wal_rec->bytes + (uint64_t)w <= BYTES_MAX);
-        c->at = (uint64_t)at;
-        c->n = (uint64_t)w;
-        c->bytes = wal_rec->bytes;
-        memcpy(wal_rec->data + wal_rec->bytes, from, (size_t)w);
+        uint64_t bytes = wal_rec->bytes;
+        memcpy(wal_rec->data + bytes, from, (size_t)w);
         wal_rec->bytes += (uint64_t)w;
+        record(
+            &(struct call){.what = WROTE, .inode = inode_of(fd), .at = (uint64_t)at, .n = (uint64_t)w, .bytes = bytes});
         wal_rec->unsynced += (uint64_t)w;
     }
     unlock();
@@ -94,7 +98,7 @@ static int r_fallocate(int fd, off_t bytes)
     lock();
     int r = fails(FALLOCATE) ? -1 : idem_io_system.fallocate(fd, bytes);
     if (r == 0)
-        note(SIZED, inode_of(fd))->n = (uint64_t)bytes;
+        record(&(struct call){.what = SIZED, .inode = inode_of(fd), .n = (uint64_t)bytes});
     unlock();
     return r;
 }
@@ -142,11 +146,8 @@ static int r_fsync(int fd)
 
 static int renamed(int r, const char *from, const char *to)
 {
-    if (r == 0) {
-        struct call *c = note(RENAMED, 0);
-        set_name(c->name, from);
-        set_name(c->to, to);
-    }
+    if (r == 0)
+        note_names(RENAMED, 0, from, to);
     unlock();
     return r;
 }
@@ -165,7 +166,7 @@ static int r_unlink_at(int dir, const char *name)
     lock();
     int r = fails(UNLINK) ? -1 : idem_io_system.unlink_at(dir, name);
     if (r == 0)
-        set_name(note(UNLINKED, 0)->name, name);
+        note_names(UNLINKED, 0, name, "");
     unlock();
     return r;
 }
@@ -277,7 +278,7 @@ void wal_record_end(void)
 void wal_record_told(uint64_t what)
 {
     lock();
-    note(TOLD, 0)->at = what;
+    record(&(struct call){.what = TOLD, .at = what});
     unlock();
 }
 void wal_record_fail_sync(unsigned nth)
