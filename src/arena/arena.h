@@ -4,7 +4,8 @@
  * Owns: region states and cursors, lanes' chunks, hazards, the accounting of entries per chunk. Knows nothing of keys or slots.
  *
  * A region belongs to one class (claims, "never expires", or a quarter octave of TTL) and lives through
- *   FREE -> OPEN -> DRAINING or EVICTING -> RETIRING -> FREE with the next generation.
+ *   FREE -> OPEN -> DRAINING or EVICTING -> RETIRING -> FREE with the next generation,
+ * or, when memory is scarce, FREE -> OPEN -> SEALED -> SHARED -> DRAINING ...: what its lanes' chunks have left is for all.
  *
  * Invariants
  *  1. Entries are written and published only by an operation whose write hazard names the region and that saw it OPEN with its
@@ -19,6 +20,9 @@
  *  4. A dead lane's hazards do not count. Death is permanent (segment/process.h), and is judged anew for each check.
  *  5. An address is handed out once in a generation of its region; cursor, meta and drain words carry the generation.
  *  6. All entries of a region but claims have expired when the region's own expiry is over: allocation raises it first.
+ *  7. In an OPEN region a chunk's `span` and the space above it are its lane's, which uses them under a write hazard that it set before it saw
+ *     OPEN (P4). In SEALED nobody allocates. It becomes SHARED only when no live lane's write hazard names it [check 3], so that whoever saw OPEN
+ *     is done with it or dead, and nobody will see it again: from then on `span` is moved by CAS, and what lies above it is whose CAS succeeds.
  *
  * If we die here: after taking a chunk, its space is reused by the lane's next owner; after opening a region and before
  * the class's hint names it: it has expired, as nothing raised its expiry, and is drained; in any state, the next sweeper goes on.
@@ -35,7 +39,9 @@ enum idem_region_phase {
     REGION_OPEN = 1,
     REGION_DRAINING = 2,
     REGION_EVICTING = 3,
-    REGION_RETIRING = 4
+    REGION_RETIRING = 4,
+    REGION_SEALED = 5,
+    REGION_SHARED = 6
 };
 
 static inline unsigned region_phase(uint64_t s)
@@ -59,6 +65,11 @@ static inline bool region_draining(uint64_t s)
 {
     return region_phase(s) == REGION_DRAINING || region_phase(s) == REGION_EVICTING;
 }
+/* It may be drained: it lives, and is not on its way out. */
+static inline bool region_in_use(uint64_t s)
+{
+    return region_phase(s) == REGION_OPEN || region_phase(s) == REGION_SEALED || region_phase(s) == REGION_SHARED;
+}
 #define LOW48 ((UINT64_C(1) << 48) - 1)
 
 /* A life of a region, as chunk counts carry it: when it was opened, in the high 40 bits. Constant while a hazard holds the region. */
@@ -74,6 +85,12 @@ static inline uint64_t count_of(uint64_t word, uint64_t life)
 static inline uint64_t count_next(uint64_t word, uint64_t life)
 {
     return life | (count_of(word, life) + 1);
+}
+/* A life of a region, as a chunk's span carries it, above the offset. */
+#define SPAN_MASK ((UINT64_C(1) << 24) - 1)
+static inline uint64_t span_life(uint64_t meta)
+{
+    return (meta >> 48) << 48 | (meta & SPAN_MASK) << 24;
 }
 /* A region's drain word, below its generation: a pass that it waits for, or how often a note was put off. */
 #define DRAIN_NOTED (UINT64_C(1) << 47)
@@ -189,9 +206,10 @@ static inline bool idem_arena_take(struct idem_ctx *ctx, unsigned klass, uint64_
     space->generation = region_generation(c->open);
     space->at = ctx->v->arena + space->unit * 2;
     c->from += (uint32_t)bytes;
-    store_relaxed(&c->chunk->span, (uint64_t)c->to << 32 | c->from); /* relaxed: the lane's own */
+    store_relaxed(&c->at->span,
+                  c->span | c->from); /* relaxed: the lane's own while the hazard holds it and it is OPEN */
     /* relaxed: the lane's own; ordered by the slot word's release, and by check 1 */
-    store_relaxed(c->filled, ++c->count);
+    store_relaxed(&c->at->filled, ++c->count);
     return true;
 }
 
@@ -219,6 +237,9 @@ static inline uint64_t idem_arena_entry_max(const struct idem_view *v)
 
 /* Few regions are free: classes share them, and a pass looks for what has expired in regions that stay. */
 bool idem_arena_scarce(const struct idem_view *v);
+
+/* Checks 1, 2 and 3: no live lane's hazard names the region. Owners are judged here and now (invariant 4). */
+bool idem_arena_unhazarded(const struct idem_ctx *ctx, uint32_t region, bool compare_too);
 
 /* Recycling (recycle.c). Pressure: 0 none, 1 memory is getting scarce, 2 an operation would be refused. */
 struct idem_survey {

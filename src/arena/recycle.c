@@ -1,7 +1,7 @@
 /*
  * arena/recycle.c - taking regions back.
  *
- * Owns: every change of a region's state but FREE -> OPEN. See arena.h for the invariants; the pass over the index that
+ * Owns: every change of a region's state but FREE -> OPEN -> SEALED -> SHARED. See arena.h for the invariants; the pass over the index that
  * invariant 2 needs is made by index/sweep.c, this room only notes which pass a region waits for.
  *
  * Who runs this: any operation that took a chunk, idem_maintain, and operations that would be refused. Any number at the same time;
@@ -13,8 +13,7 @@
 
 #define REGION_SHARE 256u /* a whole region, in shares */
 
-/* Checks 1 and 2. True if no live lane's hazard names the region. Owners are judged here and now (invariant 4). */
-static bool unhazarded(const struct idem_ctx *ctx, uint32_t region, bool compare_too)
+bool idem_arena_unhazarded(const struct idem_ctx *ctx, uint32_t region, bool compare_too)
 {
     const struct idem_view *v = ctx->v;
     uint64_t high = load_seq_cst(&v->root->lanes_high); /* P4 seq_cst: after the region's state was changed */
@@ -37,8 +36,8 @@ static bool unhazarded(const struct idem_ctx *ctx, uint32_t region, bool compare
 bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, uint64_t *live, uint64_t *filled_ever)
 {
     uint64_t sum = 0, total = 0, life = region_life(v, region);
-    for (uint32_t i = 0; i < IDEM_REGION_CHUNKS; i++) {
-        const struct idem_chunk_shm *c = &v->chunks[region * IDEM_REGION_CHUNKS + i];
+    for (uint32_t i = 0; i < v->region_chunks; i++) {
+        const struct idem_chunk_shm *c = &v->chunks[region * v->region_chunks + i];
         uint64_t out = count_of(load_relaxed(&c->emptied), life); /* relaxed: exact after check 1 */
         uint64_t in = count_of(load_relaxed(&c->filled), life);   /* relaxed: as above */
         sum += in > out ? in - out : in < out; /* more out than in can't be: count it, so that the pass decides */
@@ -95,7 +94,7 @@ static bool survivors_fit(const struct idem_view *v, struct idem_survey *s, uint
     return true;
 }
 
-/* Should this open region be drained, and how? */
+/* Should this region be drained, or left as it is? */
 static unsigned next_phase(const struct idem_view *v, uint32_t index, uint64_t state, int pressure, int64_t now_ms,
                            struct idem_survey *s)
 {
@@ -106,13 +105,13 @@ static unsigned next_phase(const struct idem_view *v, uint32_t index, uint64_t s
     if (over && klass != CLASS_CLAIMS)
         return REGION_DRAINING;
     if ((klass != CLASS_CLAIMS && pressure == 0) || (!over && !closed(v, index, region_generation(state), klass)))
-        return REGION_OPEN;
+        return region_phase(state);
     if (idem_region_chunks_empty(v, index, NULL, NULL))
         return REGION_DRAINING;
     /* Leases are over; or compaction, where an operation would be refused: worth it if what lives fills less than three quarters. */
     uint32_t share = live_share(v, index);
     return (over || (pressure > 0 && share < REGION_SHARE * 3 / 4)) && survivors_fit(v, s, share) ? REGION_DRAINING
-                                                                                                  : REGION_OPEN;
+                                                                                                  : region_phase(state);
 }
 
 /* After check 1: from which pass on does no slot name the region any more? drain was loaded before check 1. */
@@ -138,9 +137,9 @@ static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now
         s->free++;
         return;
     }
-    if (phase == REGION_OPEN) {
+    if (region_in_use(state)) {
         unsigned to = next_phase(v, index, state, pressure, now_ms, s);
-        if (to == REGION_OPEN)
+        if (to == phase)
             return;
         uint64_t next = region_state(to, region_expiry(state), g);
         if (!cas_seq_cst(&r->state, &state, next)) /* P4 seq_cst: state, then hazards; P5 release */
@@ -158,7 +157,8 @@ static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now
         if (!noted || cursor_pass(cursor) < (drain & DRAIN_PASS)) {
             /* What is noted waits for its pass, unless its chunks turn out to be empty before that. */
             bool look = !noted || idem_region_chunks_empty(v, index, NULL, NULL);
-            bool checked = look && (IDEM_FAULT("sweep.no_check1") || unhazarded(ctx, index, false)); /* check 1 */
+            bool checked =
+                look && (IDEM_FAULT("sweep.no_check1") || idem_arena_unhazarded(ctx, index, false)); /* check 1 */
             if (!checked || !idem_region_chunks_empty(v, index, NULL, NULL)) {
                 if (checked && !noted) {
                     note_pass(v, r, g, drain);
@@ -177,13 +177,15 @@ static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now
         s->moved = true;
     }
     if (phase == REGION_RETIRING) {
-        if (!IDEM_FAULT("sweep.no_check2") && !unhazarded(ctx, index, true)) /* check 2 */
+        if (!IDEM_FAULT("sweep.no_check2") && !idem_arena_unhazarded(ctx, index, true)) /* check 2 */
             return;
         unsigned next = g == 0xffff ? 1 : g + 1;
         if (cas_seq_cst(&r->state, &state,
                         region_state(REGION_FREE, 0, next))) { /* P5 release: every use of the old generation */
             IDEM_POINT("sweep.recycled");
             store_relaxed(&v->generation->answers_refused, 0); /* relaxed: decides about thrift only */
+            if (load_relaxed(&v->generation->free_from) > index)
+                store_relaxed(&v->generation->free_from, index); /* relaxed: a hint */
             idem_count(ctx, COUNT_SWEPT_REGIONS);
             s->free++;
             s->moved = true;
@@ -228,7 +230,7 @@ bool idem_arena_evict_one(struct idem_ctx *ctx)
         uint64_t meta = load_relaxed(&v->regions[i].meta); /* relaxed: decides about thrift only */
         if (region_phase(state) == REGION_EVICTING)
             return true; /* one at a time */
-        if (region_phase(state) != REGION_OPEN || (meta >> 40 & 0xff) == CLASS_CLAIMS ||
+        if (!region_in_use(state) || (meta >> 40 & 0xff) == CLASS_CLAIMS ||
             !closed(v, i, g, (unsigned)(meta >> 40 & 0xff)))
             continue;
         if (victim_state == 0 || region_expiry(state) < region_expiry(victim_state)) {

@@ -1,7 +1,7 @@
 /*
- * arena/reserve.c - room for an entry: the lane's chunk, a new chunk, a new region.
+ * arena/reserve.c - room for an entry: the lane's chunk, a new chunk, a new region, what other lanes have left.
  *
- * Owns: the allocation side of arena.h. See there for the invariants.
+ * Owns: the allocation side of arena.h: FREE -> OPEN -> SEALED -> SHARED. See there for the invariants.
  */
 #include "arena/arena.h"
 
@@ -11,6 +11,7 @@
 #define CLASS_BASE_MS 1024
 #define TRIES         64u
 #define NEAR_CLASSES  8u /* live up to four times as long */
+#define TIGHT_FREE    2u /* who opens a region for claims with no more free ones to spare lets no lane take chunks of it */
 
 unsigned idem_class_of(int64_t life_ms)
 {
@@ -58,20 +59,20 @@ static bool stays_until(struct idem_region_shm *r, uint64_t *state, int64_t expi
         int64_t to = expiry_ms >= ENTRY_TIME_MAX ? ENTRY_TIME_MAX : expiry_ms + raise_step(expiry_ms - now_ms);
         if (to > ENTRY_TIME_MAX)
             to = ENTRY_TIME_MAX;
-        uint64_t raised = region_state(REGION_OPEN, to, region_generation(*state));
+        uint64_t raised = region_state(region_phase(*state), to, region_generation(*state));
         if (cas_seq_cst(&r->state, state,
                         raised)) { /* P4 seq_cst: against a sweeper's change to DRAINING; P5 release */
             *state = raised;
             return true;
         }
-        if (region_phase(*state) != REGION_OPEN)
+        if (!region_in_use(*state))
             return false;
     }
     return true;
 }
 
-/* Sets the write hazard and says whether the region may be written to. *state is what it is. */
-static bool enter_region(struct idem_ctx *ctx, uint32_t index, unsigned generation, uint64_t *state)
+/* Sets the write hazard and says whether the region may be written to: it is in this phase. *state is what it is. */
+static bool enter_region(struct idem_ctx *ctx, uint32_t index, unsigned phase, unsigned generation, uint64_t *state)
 {
     ctx->held = NULL;
     struct idem_region_shm *r = &ctx->v->regions[index];
@@ -80,12 +81,12 @@ static bool enter_region(struct idem_ctx *ctx, uint32_t index, unsigned generati
         store_relaxed(&ctx->lane->hazard_write, 0); /* relaxed: a seeded fault */
     IDEM_POINT("reserve.hazard");
     *state = load_seq_cst(&r->state); /* P4 seq_cst: as above; P5 acquire: what came before OPEN */
-    return region_phase(*state) == REGION_OPEN && (generation == 0 || region_generation(*state) == generation);
+    return region_phase(*state) == phase && (generation == 0 || region_generation(*state) == generation);
 }
 
 static void count_filled(struct idem_view *v, uint32_t region, uint64_t offset, bool shared)
 {
-    struct idem_a64 *filled = &v->chunks[region * IDEM_REGION_CHUNKS + (uint32_t)(offset >> v->chunk_shift)].filled;
+    struct idem_a64 *filled = &v->chunks[region * v->region_chunks + (uint32_t)(offset >> v->chunk_shift)].filled;
     uint64_t life = region_life(v, region);
     uint64_t old = load_relaxed(filled); /* relaxed: ordered by the slot word's release, and by check 1 */
     if (!shared) {
@@ -107,26 +108,47 @@ static void fill(struct idem_ctx *ctx, uint32_t region, unsigned generation, uin
     fence_release(); /* P3 release: the chunk is ours, no byte of it was written before this */
 }
 
-/* From the lane's open chunk of this class. The cursor moves before anything is written (lane.h, invariant 3). */
+/* What a lane's chunk has left, in its region: [from, to). Bounded, but not to be believed before the region was entered. */
+struct rest {
+    struct idem_chunk_shm *at;
+    uint32_t region, from, to;
+    unsigned generation;
+};
+
+/* False: the place says nothing, or its region has gone on without us. */
+static bool rest_of(const struct idem_view *v, const struct idem_lane_chunk_shm *c, struct rest *r)
+{
+    uint64_t place = load_relaxed(&c->place), life = load_relaxed(&c->life); /* relaxed: the lane's own */
+    uint32_t number = (uint32_t)(place >> 57);
+    r->region = (uint32_t)place;
+    r->generation = (unsigned)(place >> 32 & 0xffff);
+    if (place == 0 || r->region >= v->region_count || number >= v->region_chunks || r->generation == 0)
+        return false;
+    r->at = &v->chunks[r->region * v->region_chunks + number];
+    uint64_t span = load_relaxed(&r->at->span); /* relaxed: the lane's own while the region is OPEN */
+    r->from = (uint32_t)(span & SPAN_MASK);
+    r->to = (number + 1) << v->chunk_shift;
+    return (span & ~SPAN_MASK) == span_life(life) && r->from <= r->to && r->from % IDEM_UNIT_BYTES == 0;
+}
+
+/* From the lane's open chunk of this class. The span moves before anything is written (lane.h, invariant 3). */
 static bool from_chunk(struct idem_ctx *ctx, struct idem_lane_chunk_shm *c, uint64_t bytes, int64_t expiry_ms,
                        int64_t now_ms, struct idem_space *space)
 {
-    uint64_t place = load_relaxed(&c->place), span = load_relaxed(&c->span); /* relaxed: the lane's own */
-    uint32_t region = (uint32_t)place, from = (uint32_t)span, to = (uint32_t)(span >> 32);
-    unsigned generation = (unsigned)(place >> 32 & 0xffff);
-    if (region >= ctx->v->region_count || to > UINT64_C(1) << ctx->v->region_shift || from > to ||
-        from % IDEM_UNIT_BYTES != 0 || bytes > to - from || generation == 0)
+    struct idem_view *v = ctx->v;
+    struct rest r;
+    if (!rest_of(v, c, &r) || bytes > r.to - r.from)
         return false;
-    uint64_t state;
-    /* relaxed: constant while the hazard holds the region; the lane's own */
-    if (!enter_region(ctx, region, generation, &state) ||
-        load_relaxed(&ctx->v->regions[region].meta) != load_relaxed(&c->life) ||
-        !stays_until(&ctx->v->regions[region], &state, expiry_ms, now_ms)) {
+    uint64_t state, life = load_relaxed(&c->life); /* relaxed: the lane's own */
+    /* relaxed: constant while the hazard holds the region */
+    if (!enter_region(ctx, r.region, REGION_OPEN, r.generation, &state) ||
+        load_relaxed(&v->regions[r.region].meta) != life ||
+        !stays_until(&v->regions[r.region], &state, expiry_ms, now_ms)) {
         store_relaxed(&c->place, 0); /* relaxed: the lane's own; the region has gone on without us */
         return false;
     }
-    store_relaxed(&c->span, (uint64_t)to << 32 | (from + (uint32_t)bytes)); /* relaxed: the lane's own */
-    fill(ctx, region, generation, from, place >> 56 & 1, space);
+    store_relaxed(&r.at->span, span_life(life) | (r.from + bytes));                      /* relaxed: as in rest_of() */
+    fill(ctx, r.region, r.generation, r.from, load_relaxed(&c->place) >> 56 & 1, space); /* relaxed: the lane's own */
     return true;
 }
 
@@ -136,30 +158,29 @@ static void remember(struct idem_ctx *ctx, unsigned klass, struct idem_lane_chun
 {
     struct idem_view *v = ctx->v;
     struct idem_open_chunk *c = idem_arena_open_chunk(ctx, klass);
-    uint64_t place = load_relaxed(&chunk->place), span = load_relaxed(&chunk->span); /* relaxed: the lane's own */
-    uint32_t region = (uint32_t)place, from = (uint32_t)span, to = (uint32_t)(span >> 32);
-    unsigned generation = (unsigned)(place >> 32 & 0xffff);
+    struct rest r;
+    uint64_t place = load_relaxed(&chunk->place); /* relaxed: the lane's own */
     c->open = 0;
-    if ((place >> 56 & 1) || from == to || region >= v->region_count || to > UINT64_C(1) << v->region_shift ||
-        from > to || from % IDEM_UNIT_BYTES != 0 || generation == 0 || (place >> 48 & 0xff) != klass)
+    if ((place >> 56 & 1) || (place >> 48 & 0xff) != klass || !rest_of(v, chunk, &r) || r.from == r.to)
         return;
-    /* A chunk's entries are counted in one place: the span must not cross a boundary. */
-    if ((from >> v->chunk_shift) != ((to - 1) >> v->chunk_shift))
+    /* A chunk's entries are counted in one place: the space must not cross a boundary. */
+    if ((r.from >> v->chunk_shift) != ((r.to - 1) >> v->chunk_shift))
         return;
-    c->filled = &v->chunks[region * IDEM_REGION_CHUNKS + (from >> v->chunk_shift)].filled;
-    c->life = load_relaxed(&chunk->life);                  /* relaxed: the lane's own */
-    if (load_relaxed(&v->regions[region].meta) != c->life) /* relaxed: constant while the hazard holds the region */
+    c->at = r.at;
+    c->life = load_relaxed(&chunk->life);                    /* relaxed: the lane's own */
+    if (load_relaxed(&v->regions[r.region].meta) != c->life) /* relaxed: constant while the hazard holds the region */
         return;
-    uint64_t life = region_life(v, region);
-    c->count = life | count_of(load_relaxed(c->filled), life); /* relaxed: the lane's own */
-    c->unit = (uint64_t)region << (v->region_shift - 4);
-    c->region = &v->regions[region];
+    uint64_t life = region_life(v, r.region);
+    c->count = life | count_of(load_relaxed(&c->at->filled), life); /* relaxed: the lane's own */
+    c->span = span_life(c->life);
+    c->unit = (uint64_t)r.region << (v->region_shift - 4);
+    c->region = &v->regions[r.region];
     c->chunk = chunk;
-    c->index = region;
+    c->index = r.region;
     c->klass = klass;
-    c->from = from;
-    c->to = to;
-    c->open = region_state(REGION_OPEN, 0, generation);
+    c->from = r.from;
+    c->to = r.to;
+    c->open = region_state(REGION_OPEN, 0, r.generation);
 }
 
 static struct idem_lane_chunk_shm *find_chunk(struct idem_ctx *ctx, unsigned klass)
@@ -182,27 +203,23 @@ static struct idem_lane_chunk_shm *place_for(struct idem_ctx *ctx, unsigned klas
     if (own != NULL)
         return own;
     for (unsigned i = 0; i < IDEM_LANE_CHUNKS; i++) {
-        /* relaxed: the lane's own */
-        uint64_t place = load_relaxed(&chunks[i].place), span = load_relaxed(&chunks[i].span);
-        uint32_t region = (uint32_t)place;
-        if (place == 0 || region >= v->region_count ||
-            (span >> 32) - (uint32_t)span < UINT64_C(1) << (v->chunk_shift - 3))
+        struct rest r;
+        if (!rest_of(v, &chunks[i], &r) || r.to - r.from < UINT64_C(1) << (v->chunk_shift - 3))
             return &chunks[i];
-        uint64_t state = load_relaxed(&v->regions[region].state); /* relaxed: decides about thrift only */
-        if (region_phase(state) != REGION_OPEN || region_generation(state) != (unsigned)(place >> 32 & 0xffff))
+        uint64_t state = load_relaxed(&v->regions[r.region].state); /* relaxed: decides about thrift only */
+        if (region_phase(state) != REGION_OPEN || region_generation(state) != r.generation)
             return &chunks[i];
     }
     return klass == CLASS_CLAIMS ? &chunks[0] : NULL;
 }
 
-/* Bytes [*from, *to) of an open region: exact ones, or a whole chunk up to its boundary. */
-static bool take_span(struct idem_ctx *ctx, uint32_t index, uint64_t bytes, bool exact, uint64_t *from, uint64_t *to,
-                      unsigned *generation)
+/* Bytes [*from, *to) of a region that was entered in this generation: exact ones, or a whole chunk up to its boundary. */
+static bool take_span(struct idem_ctx *ctx, uint32_t index, unsigned g, uint64_t bytes, bool exact, uint64_t *from,
+                      uint64_t *to)
 {
     struct idem_region_shm *r = &ctx->v->regions[index];
     uint64_t region_bytes = UINT64_C(1) << ctx->v->region_shift, chunk_bytes = UINT64_C(1) << ctx->v->chunk_shift;
-    unsigned g = region_generation(load_acquire(&r->state)); /* P5 acquire: OPEN was seen and our hazard holds it */
-    uint64_t cursor = load_relaxed(&r->cursor);              /* relaxed: a number; the bytes are fenced by P3 */
+    uint64_t cursor = load_relaxed(&r->cursor); /* relaxed: a number; the bytes are fenced by P3 */
     for (;;) {
         uint64_t used = cursor >> 48 == g ? cursor & LOW48 : 0;
         uint64_t end = exact ? used + bytes : (used | (chunk_bytes - 1)) + 1;
@@ -214,7 +231,6 @@ static bool take_span(struct idem_ctx *ctx, uint32_t index, uint64_t bytes, bool
             IDEM_POINT("chunk.taken");
             *from = used;
             *to = end;
-            *generation = g;
             return true;
         }
     }
@@ -263,12 +279,25 @@ static bool open_some(struct idem_ctx *ctx, unsigned klass, uint32_t keep, int64
     uint32_t seen[TRIES], n = 0;
     uint32_t limit = keep + 8;
     /* All lanes begin at the front: low regions are used first and stay warm. */
-    for (uint32_t i = 0; i < v->region_count && n < limit; i++)
-        if (region_phase(load_relaxed(&v->regions[i].state)) == REGION_FREE) /* relaxed: open_region looks again */
-            seen[n++] = i;
-    for (uint32_t i = 0; i + keep < n; i++)
-        if (open_region(ctx, seen[i], klass, now_ms))
-            return true;
+    uint64_t hint = load_relaxed(&v->generation->free_from); /* relaxed: a hint */
+    uint32_t front = hint < v->region_count ? (uint32_t)hint : 0;
+    for (uint32_t i = 0; i < v->region_count && n < limit; i++) {
+        uint32_t index = front + i < v->region_count ? front + i : front + i - v->region_count;
+        if (region_phase(load_relaxed(&v->regions[index].state)) == REGION_FREE) /* relaxed: open_region looks again */
+            seen[n++] = index;
+    }
+    for (uint32_t i = 0; i + keep < n; i++) {
+        if (!open_region(ctx, seen[i], klass, now_ms))
+            continue;
+        store_relaxed(&v->generation->free_from, seen[i]); /* relaxed: a hint */
+        uint64_t whose = (uint64_t)seen[i] + 1;
+        struct idem_a64 *tight = &v->generation->tight_claims;
+        if (klass == CLASS_CLAIMS && n - i <= keep + TIGHT_FREE)
+            store_relaxed(tight, whose);       /* relaxed: a hint */
+        else if (load_relaxed(tight) == whose) /* relaxed: a hint */
+            store_relaxed(tight, 0);           /* relaxed: a hint */
+        return true;
+    }
     return false;
 }
 
@@ -307,15 +336,17 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
                              int64_t now_ms, struct idem_space *space)
 {
     struct idem_view *v = ctx->v;
-    /* A large entry lies by itself; so does a small one of a class that the lane has no place for. */
-    struct idem_lane_chunk_shm *c = bytes > UINT64_C(1) << (v->chunk_shift - 2) ? NULL : place_for(ctx, klass);
+    /* A large entry lies by itself; so does a small one of a class that the lane has no place for, and one in the claims' last region. */
+    bool alone = bytes > UINT64_C(1) << (v->chunk_shift - 2) ||
+                 load_relaxed(&v->generation->tight_claims) == (uint64_t)index + 1; /* relaxed: a hint */
+    struct idem_lane_chunk_shm *c = alone ? NULL : place_for(ctx, klass);
     uint64_t state, from, to;
-    unsigned generation;
     /* The expiry is raised once there is room: who finds none must not make the region stay for his sake. */
-    if (index >= v->region_count || !enter_region(ctx, index, 0, &state) ||
-        !take_span(ctx, index, bytes, c == NULL, &from, &to, &generation) ||
+    if (index >= v->region_count || !enter_region(ctx, index, REGION_OPEN, 0, &state) ||
+        !take_span(ctx, index, region_generation(state), bytes, c == NULL, &from, &to) ||
         !stays_until(&v->regions[index], &state, expiry_ms, now_ms))
         return false;
+    unsigned generation = region_generation(state);
     if (c == NULL) {
         fill(ctx, index, generation, from, true, space);
         if (from >> v->chunk_shift != to >> v->chunk_shift)
@@ -326,13 +357,15 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
     for (unsigned i = 0; i < OPEN_CHUNKS; i++)
         if (ctx->open[i].chunk == c)
             ctx->open[i].open = 0; /* the place may have been another class's */
-    /* relaxed: the lane's own. place is cleared first: one who dies in between leaves no place with another's span. */
+    uint64_t number = (to - 1) >> v->chunk_shift;
+    uint64_t life = load_relaxed(&v->regions[index].meta); /* relaxed: constant while the hazard holds the region */
+    /* relaxed: the lane's own. place is cleared first: one who dies in between leaves no place with another's life. */
     store_relaxed(&c->place, 0);
-    store_relaxed(&c->span, to << 32 | (from + bytes)); /* relaxed: as above */
-    store_relaxed(&c->life,
-                  load_relaxed(&v->regions[index].meta)); /* relaxed: constant while the hazard holds the region */
+    store_relaxed(&v->chunks[index * v->region_chunks + number].span,
+                  span_life(life) | (from + bytes)); /* relaxed: as above */
+    store_relaxed(&c->life, life);                   /* relaxed: as above */
     store_relaxed(&c->place, (uint64_t)index | (uint64_t)generation << 32 | (uint64_t)klass << 48 |
-                                 (uint64_t)shared << 56); /* relaxed: as above */
+                                 (uint64_t)shared << 56 | number << 57); /* relaxed: as above */
     fill(ctx, index, generation, from, shared, space);
     remember(ctx, klass, c);
     idem_lane_took_chunk(ctx->lane);
@@ -381,6 +414,111 @@ static bool from_classes(struct idem_ctx *ctx, unsigned from, unsigned to, unsig
     return false;
 }
 
+/* Invariant 7. True: the region is SHARED. A lane that sleeps inside of an operation keeps the region to itself; one that is dead doesn't. */
+static bool share_region(struct idem_ctx *ctx, uint32_t index, uint64_t state)
+{
+    struct idem_region_shm *r = &ctx->v->regions[index];
+    if (region_phase(state) == REGION_OPEN) {
+        uint64_t sealed = region_state(REGION_SEALED, region_expiry(state), region_generation(state));
+        if (!idem_arena_unhazarded(ctx, index, false)) /* a look before, so that it isn't sealed in vain */
+            return false;
+        if (!cas_seq_cst(&r->state, &state, sealed)) /* P4 seq_cst: state, then hazards */
+            return false;
+        IDEM_POINT("region.sealed");
+        state = sealed;
+    }
+    if (region_phase(state) == REGION_SEALED) {
+        if (!IDEM_FAULT("share.no_check3") && !idem_arena_unhazarded(ctx, index, false)) /* check 3 */
+            return false;
+        uint64_t shared = region_state(REGION_SHARED, region_expiry(state), region_generation(state));
+        if (!cas_seq_cst(&r->state, &state, shared)) /* P5 release: what its lanes did; P4 as above */
+            return false;
+        IDEM_POINT("region.shared");
+        state = shared;
+    }
+    return region_phase(state) == REGION_SHARED;
+}
+
+/* The lane's space that ends with this chunk has so many bytes left at *from; 0: none, or it is the region's own. */
+static uint64_t left_in(const struct idem_view *v, uint32_t index, uint32_t number, uint64_t meta, uint64_t *word)
+{
+    /* relaxed: looked at again under the hazard */
+    uint64_t span = *word = load_relaxed(&v->chunks[index * v->region_chunks + number].span);
+    uint64_t from = span & SPAN_MASK, to = (uint64_t)(number + 1) << v->chunk_shift;
+    return (span & ~SPAN_MASK) == span_life(meta) && from % IDEM_UNIT_BYTES == 0 && from < to ? to - from : 0;
+}
+
+static bool has_left(const struct idem_view *v, uint32_t index, uint64_t meta, uint64_t bytes)
+{
+    uint64_t cursor = load_relaxed(&v->regions[index].cursor), word; /* relaxed: as in left_in() */
+    uint64_t used = cursor >> 48 == meta >> 48 ? cursor & LOW48 : 0;
+    bool has = used + bytes <= UINT64_C(1) << v->region_shift;
+    for (uint32_t n = 0; n < v->region_chunks && !has; n++)
+        has = left_in(v, index, n, meta, &word) >= bytes;
+    return has;
+}
+
+/* From what is left in a SHARED region. */
+static bool from_left_of(struct idem_ctx *ctx, uint32_t index, uint64_t meta, uint64_t bytes, int64_t expiry_ms,
+                         int64_t now_ms, struct idem_space *space)
+{
+    struct idem_view *v = ctx->v;
+    uint64_t state, from = 0, to, word;
+    unsigned generation = (unsigned)(meta >> 48);
+    bool found = false;
+    if (!enter_region(ctx, index, REGION_SHARED, generation, &state) || load_relaxed(&v->regions[index].meta) != meta)
+        return false; /* relaxed above: constant while the hazard holds the region */
+    for (uint32_t n = 0; n < v->region_chunks && !found; n++)
+        while (!found && left_in(v, index, n, meta, &word) >= bytes) {
+            from = word & SPAN_MASK;
+            /* relaxed: a number; the bytes are fenced by P3 */
+            found = cas_relaxed(&v->chunks[index * v->region_chunks + n].span, &word, word + bytes);
+        }
+    if (!found && !take_span(ctx, index, generation, bytes, true, &from, &to))
+        return false;
+    IDEM_POINT("share.taken");
+    if (!stays_until(&v->regions[index], &state, expiry_ms, now_ms))
+        return false;
+    fill(ctx, index, generation, from, true, space);
+    return true;
+}
+
+/* Hardly a region is free: what the lanes' chunks have left, in regions of classes from..to. Every lane may hold a chunk of each class that
+   it hardly uses: without this a store would have room for its keys only as long as few lanes fill it. */
+static bool from_left(struct idem_ctx *ctx, unsigned first, unsigned last, uint64_t bytes, int64_t expiry_ms,
+                      int64_t now_ms, struct idem_space *space)
+{
+    struct idem_view *v = ctx->v;
+    if (IDEM_FAULT("share.never"))
+        return false;
+    uint64_t hint = load_relaxed(&v->generation->left_from); /* relaxed: a hint */
+    uint32_t front = hint < v->region_count ? (uint32_t)hint : 0;
+    for (uint32_t i = 0; i < v->region_count; i++) {
+        uint32_t index = front + i < v->region_count ? front + i : front + i - v->region_count;
+        uint64_t state = load_acquire(&v->regions[index].state); /* P5 acquire: meta */
+        uint64_t meta = load_relaxed(&v->regions[index].meta);   /* relaxed: as above */
+        unsigned klass = meta_class(meta);
+        if (!region_in_use(state) || meta >> 48 != region_generation(state) || klass < first || klass > last ||
+            !has_left(v, index, meta, bytes))
+            continue;
+        ctx->held = NULL;
+        store_release(&ctx->lane->hazard_write, 0); /* P11 release: nothing was written there */
+        if (!share_region(ctx, index, state) || !from_left_of(ctx, index, meta, bytes, expiry_ms, now_ms, space))
+            continue;
+        store_relaxed(&v->generation->left_from, index); /* relaxed: a hint */
+        return true;
+    }
+    return false;
+}
+
+/* In classes that live about as long, then in any but the claims'. */
+static bool from_any_left(struct idem_ctx *ctx, unsigned klass, uint64_t bytes, int64_t expiry_ms, int64_t now_ms,
+                          struct idem_space *space)
+{
+    return from_left(ctx, klass, klass + NEAR_CLASSES, bytes, expiry_ms, now_ms, space) ||
+           from_left(ctx, CLASS_NEVER, IDEM_CLASSES - 1, bytes, expiry_ms, now_ms, space);
+}
+
 /* Does the class fill regions of its own? Then it had better go on with another one. */
 static bool has_region(const struct idem_view *v, unsigned klass)
 {
@@ -399,11 +537,16 @@ static bool from_shared(struct idem_ctx *ctx, unsigned klass, uint32_t keep, uin
                         int64_t now_ms, struct idem_space *space)
 {
     struct idem_view *v = ctx->v;
+    uint32_t wanted = kept_free(v, FOR_CLAIM) + 2;
+    bool may_share = v->fixed.when_full != IDEM_FULL_EVICT; /* there it is cheaper to evict */
     if (klass == CLASS_NEVER)
-        return from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space) ||
+        return (may_share && (from_own_class(ctx, klass, wanted, bytes, expiry_ms, now_ms, space) ||
+                              from_any_left(ctx, klass, bytes, expiry_ms, now_ms, space))) ||
+               from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space) ||
                from_classes(ctx, IDEM_CLASSES - 1, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space);
     return from_classes(ctx, klass + 1, klass + 1 + NEAR_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||
-           from_own_class(ctx, klass, kept_free(v, FOR_CLAIM) + 2, bytes, expiry_ms, now_ms, space) ||
+           from_own_class(ctx, klass, wanted, bytes, expiry_ms, now_ms, space) ||
+           (may_share && from_any_left(ctx, klass, bytes, expiry_ms, now_ms, space)) ||
            (has_region(v, klass) && from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space)) ||
            from_classes(ctx, klass + 1, IDEM_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||
            from_classes(ctx, klass - 1, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space) ||
@@ -439,7 +582,8 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
     if (purpose != FOR_CLAIM &&
         ((klass != CLASS_CLAIMS && from_class(ctx, CLASS_CLAIMS, klass, bytes, expiry_ms, now_ms, space)) ||
          from_classes(ctx, CLASS_NEVER + 1, IDEM_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||
-         (klass != CLASS_NEVER && from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space))))
+         (klass != CLASS_NEVER && from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space)) ||
+         (klass != CLASS_CLAIMS && from_any_left(ctx, klass, bytes, expiry_ms, now_ms, space))))
         return IDEM_OK;
     if (purpose == FOR_ANSWER && bytes <= UINT64_C(1) << v->chunk_shift)
         store_relaxed(&v->generation->answers_refused, 1); /* relaxed: decides about thrift only */

@@ -100,11 +100,12 @@ static int check_generation(const char *path, const char *name, const struct ide
                          name);
     const uint64_t most = UINT64_C(1) << 40; /* keeps every product below 2^63 */
     uint64_t regions_bytes = g->region_count * sizeof(struct idem_region_shm);
-    uint64_t chunks_bytes = regions_bytes * IDEM_REGION_CHUNKS;
+    uint64_t chunk_bits = g->region_shift - g->chunk_shift; /* huge if the chunk is the larger one */
+    uint64_t chunks_bytes = chunk_bits <= 4 ? (g->region_count << chunk_bits) * sizeof(struct idem_chunk_shm) : most;
     if (memcmp(g->uuid, f->uuid, sizeof g->uuid) != 0 || g->number != 1 || g->file_bytes != file_bytes ||
-        g->region_shift < 16 || g->region_shift > 22 || g->region_count == 0 || g->region_count > UINT32_MAX / 2 ||
-        g->bucket_count <= IDEM_DISTANCE_MAX || g->bucket_count > UINT32_MAX || file_bytes > most ||
-        g->regions_off != IDEM_BUCKETS_OFF + g->bucket_count * sizeof(struct idem_bucket_shm) ||
+        g->region_shift < 16 || g->region_shift > 22 || chunk_bits > 4 || g->region_count == 0 ||
+        g->region_count > UINT32_MAX / 2 || g->bucket_count <= IDEM_DISTANCE_MAX || g->bucket_count > UINT32_MAX ||
+        file_bytes > most || g->regions_off != IDEM_BUCKETS_OFF + g->bucket_count * sizeof(struct idem_bucket_shm) ||
         g->chunks_off != g->regions_off + regions_bytes || g->arena_off < g->chunks_off + chunks_bytes ||
         g->arena_off % 4096 != 0 || g->arena_off > file_bytes ||
         (g->region_count << g->region_shift) > file_bytes - g->arena_off ||
@@ -232,7 +233,8 @@ static int map_generation(const char *path, int dir_fd, bool huge, const struct 
     v->regions = (struct idem_region_shm *)((uint8_t *)map + g.regions_off);
     v->region_count = (uint32_t)g.region_count;
     v->region_shift = (unsigned)g.region_shift;
-    v->chunk_shift = v->region_shift - 4;
+    v->chunk_shift = (unsigned)g.chunk_shift;
+    v->region_chunks = 1u << (v->region_shift - v->chunk_shift);
     v->chunks = (struct idem_chunk_shm *)((uint8_t *)map + g.chunks_off);
     v->arena = (struct idem_a64 *)((uint8_t *)map + g.arena_off);
     v->arena_units = (g.region_count << g.region_shift) / IDEM_UNIT_BYTES;

@@ -49,6 +49,7 @@ static void for_keys(uint64_t keys, uint64_t per_key, struct idem_generation_con
     if (regions < IDEM_REGIONS_MIN)
         regions = IDEM_REGIONS_MIN;
     g->region_shift = shift;
+    g->chunk_shift = shift - 4;
     g->region_count = regions;
     g->bucket_count = keys * 2 / IDEM_BUCKET_SLOTS + 1; /* a mean fill of 3.5 of 7 */
     if (g->bucket_count < IDEM_DISTANCE_MAX + 1)

@@ -6,7 +6,7 @@
  * Invariants
  *  1. A lane's fields are written by its owner only (a process slot with incarnation, and in it one thread).
  *  2. A new owner clears the hazards it finds before anything else; nobody clears a hazard for somebody.
- *  3. What an owner leaves in `chunks` can be used by the next one: the cursor in `span` was moved before an entry was published.
+ *  3. What an owner leaves in `chunks` can be used by the next one: the chunk's `span` was moved before an entry was published.
  *
  * If we die here: the lane's owner is dead, its hazards are ignored by the sweep, and the next thread that needs a lane takes it.
  */
@@ -21,9 +21,10 @@ struct idem_open_chunk {
     uint64_t open;  /* the region's state but for its expiry: OPEN, generation; 0: no chunk */
     uint64_t unit;  /* of the region's first byte */
     uint64_t life;  /* the region's meta word in that life */
-    uint64_t count; /* entries filled, as in *filled */
+    uint64_t count; /* entries filled, as in at->filled */
+    uint64_t span;  /* what identifies this life in at->span */
     struct idem_region_shm *region;
-    struct idem_a64 *filled;
+    struct idem_chunk_shm *at;
     struct idem_lane_chunk_shm *chunk;
     uint32_t index; /* of the region */
     uint32_t klass;

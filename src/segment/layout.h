@@ -8,15 +8,15 @@
  * root (mapped for a handle's life)
  *   0      struct idem_root_shm      identity, limits, secret
  *   4096   struct idem_process_shm   x processes_max, 64 bytes each
- *   then   struct idem_lane_shm      x lanes_max, 1024 bytes each (offset rounded up to 4096)
+ *   then   struct idem_lane_shm      x lanes_max, 512 bytes each (offset rounded up to 4096)
  *   then   with a log: the lanes' rings, ring_refs words each (offset rounded up to 4096)
  *
  * generation file gen-UUID-N
  *   0            struct idem_generation_shm
  *   8192         struct idem_bucket_shm   x bucket_count, 64 bytes each
  *   regions_off  struct idem_region_shm   x region_count, 64 bytes each
- *   chunks_off   struct idem_chunk_shm    x region_count x 16, 64 bytes each
- *   arena_off    region_count x region_bytes, aligned to 2 MiB in a large store
+ *   chunks_off   struct idem_chunk_shm    x region_count x chunks of a region (4 or 16), 64 bytes each
+ *   arena_off    region_count x region_bytes
  *
  * Slot word, 64 bits, 0 is free:
  *   bits 0-2   state          bits 3      WAITERS
@@ -29,13 +29,14 @@
  * Bucket header, 64 bits: bits 0-2 pending slot, 3-6 pending distance, 7 pending is set, 8-11 reach, 12 FROZEN,
  *   13-63 version.
  *
- * Region state, 64 bits: bits 0-2 phase, 3-47 expiry in store ms (all ones: never), 48-63 generation (never 0).
+ * Region state, 64 bits: bits 0-2 phase (arena/arena.h), 3-47 expiry in store ms (all ones: never), 48-63 generation (never 0).
  *
  * Who may change what
  *   slot word, bucket header   anyone, by CAS, by the rules of index/
  *   region state, cursor       anyone, by CAS, by the rules of arena/
  *   freed_ms                   anyone, by CAS, upwards, never to the present millisecond or beyond
  *   process slot               incarnation odd -> even: anyone who knows its process is dead; even -> odd: who holds its lock byte
+ *   chunk                      arena/arena.h: `filled` and `span` are its lane's own while the region is OPEN, anyone's by CAS when it is SHARED
  *   lane                       its owner; `owner` itself: anyone, by CAS, when the old owner is 0 or dead
  *   entry                      its writer until published; then nobody, but for a claim's rescue words and the log word (arena/entry.h)
  *   log_head, log_overflow     the lane's owner; log_flushed: the log's leader (wal/ring.h)
@@ -56,11 +57,11 @@
 
 #define IDEM_BUCKET_SLOTS  7u
 #define IDEM_DISTANCE_MAX  15u
-#define IDEM_REGION_CHUNKS 16u
+#define IDEM_REGION_CHUNKS 16u /* at most */
 #define IDEM_UNIT_BYTES    16u
 #define IDEM_LANE_CHUNKS   12u
 #define IDEM_CLASSES       136u /* 0: claims, 1: never expires, 2..: four an octave from 1024 ms */
-#define IDEM_COUNTERS      32u
+#define IDEM_COUNTERS      24u
 #define IDEM_PROCESSES_OFF 4096u
 #define IDEM_BUCKETS_OFF   8192u
 #define IDEM_LOCK_OFF      (INT64_C(1) << 40) /* lock byte of process slot i lies at IDEM_LOCK_OFF + i */
@@ -127,12 +128,11 @@ struct idem_process_shm {
     uint64_t reserved[5];
 };
 
-/* Where a lane allocates next in one class. place: bits 0-31 region, 32-47 generation, 48-55 class, 56 shared (entries of others
-   begin in the same chunk); span: from (32, low) | to (32, high), byte offsets in the region. life: the region's meta word when
-   the chunk was taken; a generation comes again after 65,535 lives, a meta word never. place 0: none, as generations are never 0. */
+/* A chunk that a lane allocates from, of one class. place: bits 0-31 region, 32-47 generation, 48-55 class, 56 counted by CAS (entries of
+   others begin in it, too), 57-63 the chunk's number in its region, whose `span` says where the next entry lies. life: the region's meta word
+   when the chunk was taken; a generation comes again after 65,535 lives, a meta word never. place 0: none, as generations are never 0. */
 struct idem_lane_chunk_shm {
     struct idem_a64 place;
-    struct idem_a64 span;
     struct idem_a64 life;
 };
 
@@ -147,7 +147,7 @@ struct idem_lane_shm {
     struct idem_a64 tenancy; /* how often it was taken */
     struct idem_lane_chunk_shm chunks[IDEM_LANE_CHUNKS];
     struct idem_a64 counters[IDEM_COUNTERS];
-    uint64_t reserved[52];
+    uint64_t reserved[8];
 };
 
 /* ------------------------------------------------------------------ generation */
@@ -164,7 +164,8 @@ struct idem_generation_const {
     uint64_t regions_off;
     uint64_t chunks_off;
     uint64_t arena_off;
-    uint64_t reserved[4];
+    uint64_t chunk_shift; /* log2 of a chunk's bytes */
+    uint64_t reserved[3];
     uint64_t checksum;
 };
 
@@ -180,8 +181,11 @@ struct idem_generation_shm {
     struct idem_a64 slots_used;      /* the same, of the last complete pass, + 1 (0: none yet) */
     struct idem_a64 answers_refused; /* 1: an answer of common size found no room, and no region was freed since */
     struct idem_a64 waiting;         /* about how many regions wait for a pass; a hint for pacing */
-    struct idem_a64 freed_ms; /* no slot was freed whose token is of a later millisecond; only grows (index/index.h) */
-    struct idem_a64 pad_line[2];
+    struct idem_a64 freed_ms;  /* no slot was freed whose token is of a later millisecond; only grows (index/index.h) */
+    struct idem_a64 free_from; /* about the first region that is free; a hint */
+    struct idem_a64 left_from; /* about the first region that lanes have left room in; a hint */
+    struct idem_a64
+        tight_claims; /* region + 1 of the claims' that was opened when hardly another was free: no lane takes chunks of it */
     struct idem_a64 open[IDEM_CLASSES]; /* region + 1 that is open for a class; a hint */
 };
 
@@ -207,14 +211,17 @@ struct idem_region_shm {
 struct idem_chunk_shm {
     struct idem_a64 filled;  /* the lane's own unless the chunk is shared */
     struct idem_a64 emptied; /* anyone's, by CAS */
-    uint64_t reserved[6];
+    /* Of the lane's space that ends with this chunk: the region's generation (16, high) | when it was opened, in part (24) | how far it
+       is used, as an offset in the region (24). Of another life: there is no such space. */
+    struct idem_a64 span;
+    uint64_t reserved[5];
 };
 
 _Static_assert(sizeof(struct idem_root_const) == 448, "golden layout");
 _Static_assert(sizeof(struct idem_log_const) == 1088, "golden layout");
 _Static_assert(sizeof(struct idem_root_shm) <= IDEM_PROCESSES_OFF, "golden layout");
 _Static_assert(sizeof(struct idem_process_shm) == 64, "golden layout");
-_Static_assert(sizeof(struct idem_lane_shm) == 1024, "golden layout");
+_Static_assert(sizeof(struct idem_lane_shm) == 512, "golden layout");
 _Static_assert(offsetof(struct idem_lane_shm, chunks) == 64, "golden layout");
 _Static_assert(sizeof(struct idem_generation_const) == 128, "golden layout");
 _Static_assert(offsetof(struct idem_generation_shm, cursor) == 200, "golden layout");

@@ -34,6 +34,7 @@ struct idem_view {
     uint32_t region_count;
     unsigned region_shift;
     unsigned chunk_shift;
+    uint32_t region_chunks; /* of a region */
     struct idem_chunk_shm *chunks;
     struct idem_a64 *arena; /* two words a unit */
     uint64_t arena_units;

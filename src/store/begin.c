@@ -330,6 +330,7 @@ int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, const struct i
 {
     struct idem_room room = {NULL, 0, false};
     unsigned room_tries = 0;
+    bool more = true;
     int r = AGAIN;
     if (likely(hint != NULL) && likely(idem_index_try(ctx->v, &ask->key, hint->place, f))) {
         r = judge(ctx, ask, f, hint->now_ms, claim, reply, &room);
@@ -348,8 +349,11 @@ int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, const struct i
             r = judge(ctx, ask, f, idem_view_now_ms(ctx->v), claim, reply, &room);
         if (unlikely(r == AGAIN || r == IDEM_E_FULL))
             idem_arena_leave(ctx);
-        if (r == IDEM_E_FULL && room_tries++ < ROOM_TRIES && idem_make_room(ctx))
+        /* Once more after there was nothing to do: somebody else may have made the room. */
+        if (r == IDEM_E_FULL && more && room_tries++ < ROOM_TRIES) {
+            more = idem_make_room(ctx);
             r = AGAIN;
+        }
     }
     if (r == AGAIN)
         r = idem_fail(IDEM_E_CORRUPT, "generation: a key's slot did not hold still for %u looks; run idem verify",

@@ -13,6 +13,8 @@
 
 #include "base/point.h"
 
+#define ROOM_TRIES 32u
+
 int idem_response_check(const idem_response *r)
 {
     if (r == NULL || r->size != sizeof *r)
@@ -179,7 +181,11 @@ int idem_finish(struct idem_ctx *ctx, struct idem_found *f, const idem_response 
     idem_arena_leave(ctx);
     if (e != IDEM_E_FULL || (r->flags & IDEM_RESPONSE_TRANSIENT))
         return e;
-    if (idem_make_room(ctx)) {
+    /* As long as making room gets on. Once more after that: somebody else may have made it, or takes what we made. */
+    bool more = true;
+    for (unsigned tries = 0; more && tries < ROOM_TRIES && !IDEM_FAULT("room.once"); tries++) {
+        IDEM_POINT("room.wanted");
+        more = idem_make_room(ctx);
         e = idem_index_hold(ctx, f) ? finish_held(ctx, f, r) : FINISH_CHANGED;
         idem_arena_leave(ctx);
         if (e != IDEM_E_FULL)

@@ -71,8 +71,8 @@ static void look_at_regions(const struct idem_view *v, idem_stats_data *s)
         uint64_t state = load_relaxed(&r->state), meta = load_relaxed(&r->meta), cursor = load_relaxed(&r->cursor);
         unsigned phase = region_phase(state), klass = (unsigned)(meta >> 40 & 0xff);
         s->regions_free += phase == REGION_FREE;
-        s->regions_open += phase == REGION_OPEN;
-        s->regions_draining += phase > REGION_OPEN;
+        s->regions_open += region_in_use(state);
+        s->regions_draining += phase != REGION_FREE && !region_in_use(state);
         if (phase == REGION_FREE || klass >= IDEM_CLASSES)
             continue;
         regions[klass]++;

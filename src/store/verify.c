@@ -11,7 +11,7 @@
  *  V5 a header's pending slot is not free and belongs to that home                                   (index.h 2)
  *  V6 no key has two final slots                                                                     (index.h)
  *  V7 what is not a claim expires no later than its region                                           (arena.h 6)
- *  V8 a region's cursor lies in the region; its phase is one of five                                 (arena.h)
+ *  V8 a region's cursor lies in the region; its phase is one of seven                                 (arena.h)
  *  V9 a lane's hazards name regions that exist                                                       (lane.h)
  * V10 freed_ms lies before the present                                                               (index.h 5)
  */
@@ -178,7 +178,7 @@ static void check_regions(struct verifier *c)
         uint64_t state = load_acquire(&v->regions[i].state); /* P5 acquire: its cursor */
         uint64_t cursor =
             load_relaxed(&v->regions[i].cursor); /* relaxed: a count for a check that tolerates lateness */
-        if (region_phase(state) > REGION_RETIRING || region_generation(state) == 0)
+        if (region_phase(state) > REGION_SHARED || region_generation(state) == 0)
             tell_problem(c, "region", i, &v->regions[i].state, "V8: its state is none that exists");
         else if (cursor >> 48 == region_generation(state) && (cursor & LOW48) > UINT64_C(1) << v->region_shift)
             tell_problem(c, "region", i, &v->regions[i].cursor, "V8: its cursor lies beyond its end");

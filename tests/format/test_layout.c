@@ -71,11 +71,10 @@ static void shared_structs_lie_where_layout_3_0_says(void **state)
     AT(idem_process_shm, incarnation, 0);
     AT(idem_process_shm, pid, 8);
     AT(idem_process_shm, since_ms, 16);
-    SIZE(idem_lane_chunk_shm, 24);
+    SIZE(idem_lane_chunk_shm, 16);
     AT(idem_lane_chunk_shm, place, 0);
-    AT(idem_lane_chunk_shm, span, 8);
-    AT(idem_lane_chunk_shm, life, 16);
-    SIZE(idem_lane_shm, 1024);
+    AT(idem_lane_chunk_shm, life, 8);
+    SIZE(idem_lane_shm, 512);
     AT(idem_lane_shm, owner, 0);
     AT(idem_lane_shm, hazard_write, 8);
     AT(idem_lane_shm, hazard_compare, 16);
@@ -84,7 +83,7 @@ static void shared_structs_lie_where_layout_3_0_says(void **state)
     AT(idem_lane_shm, sweep, 40);
     AT(idem_lane_shm, log_overflow, 48);
     AT(idem_lane_shm, chunks, 64);
-    AT(idem_lane_shm, counters, 352);
+    AT(idem_lane_shm, counters, 256);
     SIZE(idem_generation_const, 128);
     AT(idem_generation_const, layout_major, 0);
     AT(idem_generation_const, layout_minor, 4);
@@ -97,8 +96,9 @@ static void shared_structs_lie_where_layout_3_0_says(void **state)
     AT(idem_generation_const, regions_off, 64);
     AT(idem_generation_const, chunks_off, 72);
     AT(idem_generation_const, arena_off, 80);
+    AT(idem_generation_const, chunk_shift, 88);
     AT(idem_generation_const, checksum, 120);
-    SIZE(idem_generation_shm, 1352);
+    SIZE(idem_generation_shm, 1360);
     AT(idem_generation_shm, magic, 0);
     AT(idem_generation_shm, fixed, 64);
     AT(idem_generation_shm, cursor, 200);
@@ -107,7 +107,10 @@ static void shared_structs_lie_where_layout_3_0_says(void **state)
     AT(idem_generation_shm, answers_refused, 224);
     AT(idem_generation_shm, waiting, 232);
     AT(idem_generation_shm, freed_ms, 240);
-    AT(idem_generation_shm, open, 264);
+    AT(idem_generation_shm, free_from, 248);
+    AT(idem_generation_shm, left_from, 256);
+    AT(idem_generation_shm, tight_claims, 264);
+    AT(idem_generation_shm, open, 272);
     SIZE(idem_bucket_shm, 64);
     AT(idem_bucket_shm, header, 0);
     AT(idem_bucket_shm, slots, 8);
@@ -119,6 +122,7 @@ static void shared_structs_lie_where_layout_3_0_says(void **state)
     SIZE(idem_chunk_shm, 64);
     AT(idem_chunk_shm, filled, 0);
     AT(idem_chunk_shm, emptied, 8);
+    AT(idem_chunk_shm, span, 16);
 }
 
 static void fixed_numbers_are_those_of_layout_3_0(void **state)
@@ -134,7 +138,7 @@ static void fixed_numbers_are_those_of_layout_3_0(void **state)
     CHECK_IS(IDEM_UNIT_BYTES, 16);
     CHECK_IS(IDEM_LANE_CHUNKS, 12);
     CHECK_IS(IDEM_CLASSES, 136);
-    CHECK_IS(IDEM_COUNTERS, 32);
+    CHECK_IS(IDEM_COUNTERS, 24);
     CHECK_IS(IDEM_PROCESSES_OFF, 4096);
     CHECK_IS(IDEM_BUCKETS_OFF, 8192);
     CHECK_IS(IDEM_LOCK_OFF, 1099511627776);

@@ -1,0 +1,222 @@
+/*
+ * tests/multi/test_room.c - a store has room for the keys that it was made for, however many lanes fill it: each of them holds chunks of
+ * memory that it hardly uses, and may die or sleep with them.
+ */
+/* timeout: 300 s */
+#include "support/support.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEYS       4000u
+#define BODY_BYTES 512u
+#define LANES      160u
+#define HOUR_MS    (INT64_C(3600) * 1000)
+
+static idem_store *make(const char *dir, uint64_t keys, uint32_t bytes)
+{
+    idem_options o = support_options(keys);
+    o.response_bytes = bytes;
+    o.lanes = 256;
+    o.processes = 128;
+    return support_open(dir, &o);
+}
+
+/* 40 bytes, as the geometry assumes. */
+static const char *name_of(unsigned i, char name[48])
+{
+    snprintf(name, 48, "0123456789-0123456789-0123456789-%07u", i);
+    return name;
+}
+
+static int claim_one(idem_store *store, unsigned i, int64_t ttl_ms, idem_claim *claim)
+{
+    char name[48];
+    idem_request rq = support_request(name_of(i, name));
+    rq.ttl_ms = ttl_ms;
+    return idem_begin(store, &rq, claim, NULL);
+}
+
+static int answer_one(idem_store *store, const idem_claim *claim, uint32_t bytes)
+{
+    static const char body[1 << 16] = {'x'};
+    idem_response rs = IDEM_RESPONSE_INIT;
+    rs.body = body;
+    rs.body_bytes = bytes;
+    return idem_complete(store, claim, &rs);
+}
+
+static void put(idem_store *store, unsigned i, int64_t ttl_ms, uint32_t bytes)
+{
+    idem_claim claim;
+    CHECK_IS(claim_one(store, i, ttl_ms, &claim), IDEM_CLAIMED);
+    CHECK_IS(answer_one(store, &claim, bytes), IDEM_OK);
+}
+
+static void check_all_there(idem_store *store, const char *dir, unsigned keys)
+{
+    char name[48];
+    for (unsigned i = 0; i < keys; i++)
+        CHECK_IS(support_begin(store, name_of(i, name), NULL), IDEM_REPLAY);
+    CHECK_IS(support_stats(store).tombstones, 0);
+    idem_close(store);
+    support_verify(dir);
+}
+
+/* ------------------------------------------------------------------ lanes that hold what they don't use */
+
+struct holders {
+    idem_store *store;
+    pthread_barrier_t turn;
+    unsigned next;
+    int64_t ttl_ms[4]; /* each holder answers one key of each */
+    unsigned kinds;
+    uint32_t bytes;
+};
+
+/* Has a lane from now on, with a chunk for claims and one for answers of each kind. */
+static void *hold(void *ctx)
+{
+    struct holders *h = ctx;
+    for (unsigned i = 0; i < h->kinds; i++)
+        put(h->store, __atomic_fetch_add(&h->next, 1, __ATOMIC_SEQ_CST), h->ttl_ms[i], h->bytes);
+    pthread_barrier_wait(&h->turn); /* all have begun */
+    pthread_barrier_wait(&h->turn); /* the store is full */
+    return NULL;
+}
+
+static void fill_beside(struct holders *h, unsigned lanes, unsigned keys)
+{
+    pthread_t *threads = calloc(lanes, sizeof *threads);
+    pthread_attr_t small;
+    CHECK(threads != NULL && pthread_attr_init(&small) == 0 && pthread_attr_setstacksize(&small, 256 << 10) == 0);
+    CHECK_IS(pthread_barrier_init(&h->turn, NULL, lanes + 1), 0);
+    for (unsigned i = 0; i < lanes; i++)
+        CHECK_IS(pthread_create(&threads[i], &small, hold, h), 0);
+    pthread_barrier_wait(&h->turn);
+    CHECK(support_stats(h->store).lanes >= lanes);
+    for (unsigned i = h->next; i < keys; i++)
+        put(h->store, i, h->ttl_ms[i % h->kinds], h->bytes);
+    pthread_barrier_wait(&h->turn);
+    for (unsigned i = 0; i < lanes; i++)
+        CHECK_IS(pthread_join(threads[i], NULL), 0);
+    pthread_barrier_destroy(&h->turn);
+    pthread_attr_destroy(&small);
+    free(threads);
+}
+
+static void check_idle_lanes(void *dir)
+{
+    struct holders h = {
+        .store = make(dir, KEYS, BODY_BYTES), .ttl_ms = {24 * HOUR_MS}, .kinds = 1, .bytes = BODY_BYTES};
+    fill_beside(&h, LANES, KEYS);
+    check_all_there(h.store, dir, KEYS);
+}
+
+static void all_keys_fit_beside_many_lanes_that_hold_chunks_they_do_not_use(void **state)
+{
+    (void)state;
+    static const char *const faults[] = {"share.never", NULL};
+    support_promise(check_idle_lanes, faults);
+}
+
+static void answers_of_many_lives_fit_beside_many_lanes(void **state)
+{
+    (void)state;
+    const char *dir = support_dir();
+    struct holders h = {.store = make(dir, KEYS, BODY_BYTES),
+                        .ttl_ms = {HOUR_MS, 10 * HOUR_MS, 24 * HOUR_MS, IDEM_FOREVER},
+                        .kinds = 4,
+                        .bytes = BODY_BYTES};
+    fill_beside(&h, LANES, KEYS);
+    check_all_there(h.store, dir, KEYS);
+}
+
+static void sizes_at_the_edge_fit_beside_many_lanes(void **state)
+{
+    (void)state;
+    static const struct {
+        unsigned keys, bytes, lanes;
+    } sizes[] = {{64, 1, 60}, {100, 1000, 80}, {3000, 3990, 100}, {20000, 100, LANES}, {200, 16000, 40}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const char *dir = support_dir();
+        struct holders h = {.store = make(dir, sizes[i].keys, sizes[i].bytes),
+                            .ttl_ms = {24 * HOUR_MS},
+                            .kinds = 1,
+                            .bytes = sizes[i].bytes};
+        fill_beside(&h, sizes[i].lanes, sizes[i].keys);
+        check_all_there(h.store, dir, sizes[i].keys);
+        CHECK_IS(idem_destroy(dir), IDEM_OK);
+    }
+}
+
+/* ------------------------------------------------------------------ processes */
+
+struct crew {
+    const char *dir;
+    struct idem_a64 *next;
+    bool dies;
+};
+
+static void fills_with_others(void *ctx)
+{
+    struct crew *crew = ctx;
+    idem_store *store = support_attach(crew->dir);
+    for (;;) {
+        unsigned i = (unsigned)add_relaxed(crew->next, 1); /* relaxed: a number to each */
+        if (i >= KEYS)
+            break;
+        put(store, i, 0, BODY_BYTES);
+        if (crew->dies && i % 97 == 0)
+            support_die(NULL);
+    }
+    idem_close(store);
+}
+
+/* All of them at once; those who die are followed by others. */
+static void fill_by_crew(struct crew *crew, unsigned processes)
+{
+    pid_t pids[64];
+    idem_store *store = make(crew->dir, KEYS, BODY_BYTES);
+    crew->next = support_shared(sizeof *crew->next);
+    for (unsigned i = 0; i < processes; i++)
+        pids[i] = support_spawn(fills_with_others, crew);
+    for (unsigned i = 0, left = processes; left > 0; i = (i + 1) % processes) {
+        if (pids[i] == 0)
+            continue;
+        int how = support_reap(pids[i], SUPPORT_PATIENCE_MS);
+        CHECK(how == 0 || (crew->dies && how == SUPPORT_KILLED));
+        pids[i] = how == 0 ? 0 : support_spawn(fills_with_others, crew);
+        left -= how == 0;
+    }
+    check_all_there(store, crew->dir, KEYS);
+}
+
+static void all_keys_fit_when_64_processes_fill_the_store_at_once(void **state)
+{
+    (void)state;
+    struct crew crew = {.dir = support_dir()};
+    fill_by_crew(&crew, 64);
+}
+
+static void all_keys_fit_when_processes_that_fill_the_store_are_killed(void **state)
+{
+    (void)state;
+    struct crew crew = {.dir = support_dir(), .dies = true};
+    fill_by_crew(&crew, 16);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_keys_fit_beside_many_lanes_that_hold_chunks_they_do_not_use),
+        cmocka_unit_test(answers_of_many_lives_fit_beside_many_lanes),
+        cmocka_unit_test(sizes_at_the_edge_fit_beside_many_lanes),
+        cmocka_unit_test(all_keys_fit_when_64_processes_fill_the_store_at_once),
+        cmocka_unit_test(all_keys_fit_when_processes_that_fill_the_store_are_killed),
+    };
+    return cmocka_run_group_tests(tests, support_setup, support_teardown);
+}
