@@ -292,7 +292,7 @@ static bool open_some(struct idem_ctx *ctx, unsigned klass, uint32_t keep, int64
         store_relaxed(&v->generation->free_from, seen[i]); /* relaxed: a hint */
         uint64_t whose = (uint64_t)seen[i] + 1;
         struct idem_a64 *tight = &v->generation->tight_claims;
-        if (klass == CLASS_CLAIMS && n - i <= keep + TIGHT_FREE)
+        if (klass == CLASS_CLAIMS && n <= keep + TIGHT_FREE)
             store_relaxed(tight, whose);       /* relaxed: a hint */
         else if (load_relaxed(tight) == whose) /* relaxed: a hint */
             store_relaxed(tight, 0);           /* relaxed: a hint */
