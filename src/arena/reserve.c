@@ -307,7 +307,7 @@ static uint32_t kept_free(const struct idem_view *v, enum idem_purpose purpose)
         return 0;
     if (purpose == FOR_ANSWER)
         return 1;
-    return v->region_count / 256 + 2 < KEPT_MOST ? v->region_count / 256 + 2 : KEPT_MOST;
+    return v->region_count / 2048 + 2 < KEPT_MOST ? v->region_count / 2048 + 2 : KEPT_MOST;
 }
 
 /* So few free regions that classes should share one rather than each open its own. */

@@ -1,7 +1,8 @@
 /*
  * segment/layout.h - every byte that processes share.
  *
- * Owns: the layout of `root` and of a generation file, version 3.0 (1 had no freed_ms: who frees without raising it breaks what tokens promise; 2 counted other slices in the sweep's cursor). Offsets only, no pointers, no pthread objects.
+ * Owns: the layout of `root` and of a generation file, version 3.0 (1 had no freed_ms: who frees without raising it breaks what tokens promise; 2
+ * counted other slices in the sweep's cursor, and kept in a lane what its chunks have left). Offsets only, no pointers, no pthread objects.
  * Constant parts are written before the magic (P6), carry a checksum, and are copied into private memory once when a
  * process attaches; every other field is loaded once, bounded, then used.
  *

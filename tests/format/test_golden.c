@@ -48,7 +48,7 @@ static void write_file(const char *dir, const char *name, const struct file *f)
 #define LANES      4u
 #define BUCKETS    16u
 #define REGIONS    16u
-#define ROOT_BYTES 12288u /* 4096 + processes, rounded to 8192, + 4 lanes of 1024 */
+#define ROOT_BYTES 12288u /* 4096 + processes, rounded to 8192, + 4 lanes of 512, rounded */
 #define BUCKETS_AT 8192u
 #define REGIONS_AT 9216u  /* + 16 buckets of 64 */
 #define CHUNKS_AT  10240u /* + 16 regions of 64 */
@@ -121,6 +121,7 @@ static void make_empty(struct made *m)
     put(g, 128, REGIONS_AT, 8);
     put(g, 136, CHUNKS_AT, 8);
     put(g, 144, ARENA_AT, 8);
+    put(g, 152, 12, 8);                    /* chunks of 4096 */
     for (unsigned i = 0; i < REGIONS; i++) /* free, first life */
         put(g, REGIONS_AT + 64 * i, UINT64_C(1) << 48, 8);
     seal(m);
