@@ -72,11 +72,16 @@ static inline bool region_in_use(uint64_t s)
 }
 #define LOW48 ((UINT64_C(1) << 48) - 1)
 
-/* A life of a region, as chunk counts carry it: when it was opened, in the high 40 bits. Constant while a hazard holds the region. */
+/* A life of a region, as its chunks' words carry it above a count or an offset: its generation, and when it was opened, in part (24). Both: a
+   region may be opened twice in a millisecond, and a generation comes again after 65,535 lives. Constant while a hazard holds the region. */
 #define COUNT_MASK ((UINT64_C(1) << 24) - 1)
+static inline uint64_t chunk_life(uint64_t meta)
+{
+    return (meta >> 48) << 48 | (meta & COUNT_MASK) << 24;
+}
 static inline uint64_t region_life(const struct idem_view *v, uint32_t region)
 {
-    return load_relaxed(&v->regions[region].meta) << 24; /* relaxed: set before the region was opened (P5) */
+    return chunk_life(load_relaxed(&v->regions[region].meta)); /* relaxed: set before the region was opened (P5) */
 }
 static inline uint64_t count_of(uint64_t word, uint64_t life)
 {
@@ -85,12 +90,6 @@ static inline uint64_t count_of(uint64_t word, uint64_t life)
 static inline uint64_t count_next(uint64_t word, uint64_t life)
 {
     return life | (count_of(word, life) + 1);
-}
-/* A life of a region, as a chunk's span carries it, above the offset. */
-#define SPAN_MASK ((UINT64_C(1) << 24) - 1)
-static inline uint64_t span_life(uint64_t meta)
-{
-    return (meta >> 48) << 48 | (meta & SPAN_MASK) << 24;
 }
 /* A region's drain word, below its generation: a pass that it waits for, or how often a note was put off. */
 #define DRAIN_NOTED (UINT64_C(1) << 47)

@@ -126,9 +126,9 @@ static bool rest_of(const struct idem_view *v, const struct idem_lane_chunk_shm 
         return false;
     r->at = &v->chunks[r->region * v->region_chunks + number];
     uint64_t span = load_relaxed(&r->at->span); /* relaxed: the lane's own while the region is OPEN */
-    r->from = (uint32_t)(span & SPAN_MASK);
+    r->from = (uint32_t)(span & COUNT_MASK);
     r->to = (number + 1) << v->chunk_shift;
-    return (span & ~SPAN_MASK) == span_life(life) && r->from <= r->to && r->from % IDEM_UNIT_BYTES == 0;
+    return (span & ~COUNT_MASK) == chunk_life(life) && r->from <= r->to && r->from % IDEM_UNIT_BYTES == 0;
 }
 
 /* From the lane's open chunk of this class. The span moves before anything is written (lane.h, invariant 3). */
@@ -147,7 +147,7 @@ static bool from_chunk(struct idem_ctx *ctx, struct idem_lane_chunk_shm *c, uint
         store_relaxed(&c->place, 0); /* relaxed: the lane's own; the region has gone on without us */
         return false;
     }
-    store_relaxed(&r.at->span, span_life(life) | (r.from + bytes));                      /* relaxed: as in rest_of() */
+    store_relaxed(&r.at->span, chunk_life(life) | (r.from + bytes));                     /* relaxed: as in rest_of() */
     fill(ctx, r.region, r.generation, r.from, load_relaxed(&c->place) >> 56 & 1, space); /* relaxed: the lane's own */
     return true;
 }
@@ -172,7 +172,7 @@ static void remember(struct idem_ctx *ctx, unsigned klass, struct idem_lane_chun
         return;
     uint64_t life = region_life(v, r.region);
     c->count = life | count_of(load_relaxed(&c->at->filled), life); /* relaxed: the lane's own */
-    c->span = span_life(c->life);
+    c->span = chunk_life(c->life);
     c->unit = (uint64_t)r.region << (v->region_shift - 4);
     c->region = &v->regions[r.region];
     c->chunk = chunk;
@@ -362,8 +362,8 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
     /* relaxed: the lane's own. place is cleared first: one who dies in between leaves no place with another's life. */
     store_relaxed(&c->place, 0);
     store_relaxed(&v->chunks[index * v->region_chunks + number].span,
-                  span_life(life) | (from + bytes)); /* relaxed: as above */
-    store_relaxed(&c->life, life);                   /* relaxed: as above */
+                  chunk_life(life) | (from + bytes)); /* relaxed: as above */
+    store_relaxed(&c->life, life);                    /* relaxed: as above */
     store_relaxed(&c->place, (uint64_t)index | (uint64_t)generation << 32 | (uint64_t)klass << 48 |
                                  (uint64_t)shared << 56 | number << 57); /* relaxed: as above */
     fill(ctx, index, generation, from, shared, space);
@@ -444,8 +444,8 @@ static uint64_t left_in(const struct idem_view *v, uint32_t index, uint32_t numb
 {
     /* relaxed: looked at again under the hazard */
     uint64_t span = *word = load_relaxed(&v->chunks[index * v->region_chunks + number].span);
-    uint64_t from = span & SPAN_MASK, to = (uint64_t)(number + 1) << v->chunk_shift;
-    return (span & ~SPAN_MASK) == span_life(meta) && from % IDEM_UNIT_BYTES == 0 && from < to ? to - from : 0;
+    uint64_t from = span & COUNT_MASK, to = (uint64_t)(number + 1) << v->chunk_shift;
+    return (span & ~COUNT_MASK) == chunk_life(meta) && from % IDEM_UNIT_BYTES == 0 && from < to ? to - from : 0;
 }
 
 static bool has_left(const struct idem_view *v, uint32_t index, uint64_t meta, uint64_t bytes)
@@ -470,7 +470,7 @@ static bool from_left_of(struct idem_ctx *ctx, uint32_t index, uint64_t meta, ui
         return false; /* relaxed above: constant while the hazard holds the region */
     for (uint32_t n = 0; n < v->region_chunks && !found; n++)
         while (!found && left_in(v, index, n, meta, &word) >= bytes) {
-            from = word & SPAN_MASK;
+            from = word & COUNT_MASK;
             /* relaxed: a number; the bytes are fenced by P3 */
             found = cas_relaxed(&v->chunks[index * v->region_chunks + n].span, &word, word + bytes);
         }
@@ -578,9 +578,11 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
         return IDEM_OK;
     if (from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space))
         return IDEM_OK;
-    /* The claims' region is the last resort: what stays there for long is moved out of it by the sweep. A moved claim may go anywhere. */
+    /* The claims' region is the last resort: what stays there for long is moved out of it by the sweep, which counts entries to see whether it
+       can, so none that is much larger than a claim. A moved claim may go anywhere. */
     if (purpose != FOR_CLAIM &&
-        ((klass != CLASS_CLAIMS && from_class(ctx, CLASS_CLAIMS, klass, bytes, expiry_ms, now_ms, space)) ||
+        ((klass != CLASS_CLAIMS && bytes <= UINT64_C(1) << (v->chunk_shift - 2) &&
+          from_class(ctx, CLASS_CLAIMS, klass, bytes, expiry_ms, now_ms, space)) ||
          from_classes(ctx, CLASS_NEVER + 1, IDEM_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||
          (klass != CLASS_NEVER && from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space)) ||
          (klass != CLASS_CLAIMS && from_any_left(ctx, klass, bytes, expiry_ms, now_ms, space))))

@@ -208,12 +208,12 @@ struct idem_region_shm {
 
 /* Counts of the entries that begin in a chunk: filled grows before an entry is published, emptied after one has left its slot. While
    no writer is active, filled == emptied proves that no slot names the chunk. One that died in between leaves filled > emptied.
-   Each is: when the region was opened, as in its meta word (40, high) | entries (24); of another life it counts as 0. */
+   Each is: the region's generation (16, high) | when it was opened, in part (24) | entries (24); of another life it counts as 0. */
 struct idem_chunk_shm {
     struct idem_a64 filled;  /* the lane's own unless the chunk is shared */
     struct idem_a64 emptied; /* anyone's, by CAS */
-    /* Of the lane's space that ends with this chunk: the region's generation (16, high) | when it was opened, in part (24) | how far it
-       is used, as an offset in the region (24). Of another life: there is no such space. */
+    /* Of the lane's space that ends with this chunk: the same life (40, high) | how far it is used, as an offset in the region (24). Of
+       another life: there is no such space. */
     struct idem_a64 span;
     uint64_t reserved[5];
 };

@@ -168,7 +168,7 @@ static void make_entry(struct made *m, unsigned region, unsigned slot_state, str
     m->used[region] += (unsigned)((at + payload_bytes + 15) / 16 * 16);
     uint8_t *filled = m->gen.at + CHUNKS_AT + 64 * 16 * region;
     uint64_t opened = bits(get(m->gen.at + REGIONS_AT + 64 * region, 16, 8), 0, 40);
-    put(filled, 0, opened << 24 | (bits(get(filled, 0, 8), 0, 24) + 1), 8);
+    put(filled, 0, LIFE << 48 | (opened & 0xffffff) << 24 | (bits(get(filled, 0, 8), 0, 24) + 1), 8);
     uint8_t *bucket = m->gen.at + BUCKETS_AT + 64 * home;
     unsigned slot = 0;
     while (get(bucket, 8 + 8 * slot, 8) != 0)

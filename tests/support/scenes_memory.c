@@ -55,11 +55,11 @@ static void complete_transient(struct crash_page *page, idem_store *store, struc
 /* Answers fill the memory, until one is kept without its body. */
 static void fill_the_memory_for(struct stage *st, int64_t ttl_ms)
 {
-    static char body[15000];
-    static idem_claim claims[80];
+    static char body[60000];
+    static idem_claim claims[100];
     memset(body, 'f', sizeof body - 1);
     unsigned n = 0;
-    for (; n < 80; n++) {
+    for (; n < 100; n++) {
         char key[24];
         snprintf(key, sizeof key, "memory-%u", n);
         idem_request r = support_request(key);
