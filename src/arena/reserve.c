@@ -578,11 +578,9 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
         return IDEM_OK;
     if (from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space))
         return IDEM_OK;
-    /* The claims' region is the last resort: what stays there for long is moved out of it by the sweep, which counts entries to see whether it
-       can, so none that is much larger than a claim. A moved claim may go anywhere. */
+    /* The claims' region is the last resort: what stays there for long is moved out of it by the sweep. A moved claim may go anywhere. */
     if (purpose != FOR_CLAIM &&
-        ((klass != CLASS_CLAIMS && bytes <= UINT64_C(1) << (v->chunk_shift - 2) &&
-          from_class(ctx, CLASS_CLAIMS, klass, bytes, expiry_ms, now_ms, space)) ||
+        ((klass != CLASS_CLAIMS && from_class(ctx, CLASS_CLAIMS, klass, bytes, expiry_ms, now_ms, space)) ||
          from_classes(ctx, CLASS_NEVER + 1, IDEM_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||
          (klass != CLASS_NEVER && from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space)) ||
          (klass != CLASS_CLAIMS && from_any_left(ctx, klass, bytes, expiry_ms, now_ms, space))))

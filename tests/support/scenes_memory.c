@@ -55,7 +55,7 @@ static void complete_transient(struct crash_page *page, idem_store *store, struc
 /* Answers fill the memory, until one is kept without its body. */
 static void fill_the_memory_for(struct stage *st, int64_t ttl_ms)
 {
-    static char body[60000];
+    static char body[65465]; /* fills a region, with its key */
     static idem_claim claims[100];
     memset(body, 'f', sizeof body - 1);
     unsigned n = 0;
@@ -72,9 +72,9 @@ static void fill_the_memory_for(struct stage *st, int64_t ttl_ms)
         int e = support_complete(st->peer, &claims[i], 200, body);
         body[size] = 'f';
         CHECK(e == IDEM_OK || e == IDEM_TOMBSTONE);
-        size = e == IDEM_TOMBSTONE ? size / 4 + 1 : size;
         if (e == IDEM_TOMBSTONE && size < 40)
             return;
+        size = e == IDEM_TOMBSTONE ? size / 4 + 1 : size;
     }
     CHECK_IS(n, 0); /* there was room for everything: this scene would show nothing */
 }
