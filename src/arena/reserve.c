@@ -540,8 +540,9 @@ static bool from_shared(struct idem_ctx *ctx, unsigned klass, uint32_t keep, uin
     uint32_t wanted = kept_free(v, FOR_CLAIM) + 2;
     bool may_share = v->fixed.when_full != IDEM_FULL_EVICT; /* there it is cheaper to evict */
     if (klass == CLASS_NEVER)
-        return (may_share && (from_own_class(ctx, klass, wanted, bytes, expiry_ms, now_ms, space) ||
-                              from_any_left(ctx, klass, bytes, expiry_ms, now_ms, space))) ||
+        return (may_share && keep > 0 &&
+                (from_own_class(ctx, klass, wanted, bytes, expiry_ms, now_ms, space) ||
+                 from_any_left(ctx, klass, bytes, expiry_ms, now_ms, space))) ||
                from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space) ||
                from_classes(ctx, IDEM_CLASSES - 1, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space);
     return from_classes(ctx, klass + 1, klass + 1 + NEAR_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||

@@ -14,6 +14,22 @@ static void complete(struct crash_page *page, idem_store *store, struct stage *s
     page->verdict = support_complete(store, &page->claim, 200, "done");
 }
 
+/* Long-lived answers have taken the regions that an answer may take at once, and left a little room in each. */
+static void leave_little(struct stage *st)
+{
+    static char body[60000];
+    memset(body, 'l', sizeof body - 1);
+    for (unsigned i = 0; i < 16 && support_stats(st->peer).regions_free > 4; i++) {
+        char key[24];
+        snprintf(key, sizeof key, "little-%u", i);
+        idem_request r = support_request(key);
+        r.ttl_ms = STAGE_NEIGHBOURS_MS;
+        idem_claim c;
+        CHECK_IS(idem_begin(st->peer, &r, &c, NULL), IDEM_CLAIMED);
+        CHECK_IS(support_complete(st->peer, &c, 200, body), IDEM_OK);
+    }
+}
+
 static void complete_huge(struct crash_page *page, idem_store *store, struct stage *st)
 {
     static char body[300000];
@@ -278,6 +294,13 @@ static void open_and_begin(struct crash_page *page, idem_store *unused, struct s
 
 const struct scene scenes_of_memory[] = {
     {.name = "an owner who completes", .act = complete, .effect = SWAP, .before = DEAD_MARKED, .after = ANSWER("done")},
+    {.name = "an owner who completes in what others have left",
+     .prepare = leave_little,
+     .act = complete,
+     .effect = SWAP,
+     .before = DEAD_MARKED,
+     .after = ANSWER("done"),
+     .flags = SCENE_FULL},
     {.name = "an owner who completes with more than fits",
      .act = complete_huge,
      .effect = SWAP,
