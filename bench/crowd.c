@@ -116,8 +116,7 @@ static double rate(const struct conditions *c, uint64_t keys, unsigned processes
     memset(times, 0, sizeof *times);
     if (h == NULL)
         snprintf(out->why, sizeof out->why, "no memory for %u processes", processes);
-    /* Room for an eighth more: 64 processes each keep memory open that is not full yet. */
-    else if (!shares || shape_create(&store, c, "crowd", keys + keys / 8 + MANY * WARM_KEYS, huge, NULL, out) == 0) {
+    else if (!shares || shape_create(&store, c, "crowd", keys + MANY * WARM_KEYS, huge, NULL, out) == 0) {
         if (harness_run(h, work, &crowd, limit_s) != 0)
             snprintf(out->why, sizeof out->why, "%s", harness_error(h));
         else if (!shares || shape_check(&store, (crowd.share + WARM_KEYS) * processes, out) == 0) {

@@ -86,10 +86,11 @@ static int flush_one(struct worker *w)
     return write_and_sync(w, SYNC_FLUSH, (uint64_t)w->plan->wish->workers * w->plan->wish->batch);
 }
 
-/* Flushes of many claims would soon have written the whole room: a turn has a share of it. */
-static bool flushed_enough(const struct worker *w, unsigned number)
+/* Flushes of many claims, and a control of many, would soon have written their whole room: a turn has a share of it. */
+static bool wrote_enough(const struct worker *w, enum sync_side side, unsigned number)
 {
-    return w->m->at[SYNC_FLUSH] >= (number + 1) * (ROOM_BYTES / (w->plan->wish->turns + 2));
+    return side != SYNC_CLAIMS && __atomic_load_n(&w->m->at[side], __ATOMIC_SEQ_CST) >=
+                                      (number + 1) * (ROOM_BYTES / (w->plan->wish->turns + 2));
 }
 
 static int control_one(struct worker *w)
@@ -168,7 +169,7 @@ static int run_turn(struct worker *w, enum sync_side side, unsigned number)
     if (side == SYNC_FLUSH && w->me != 0)
         sleep_until(end_ns);
     else
-        while (before_ns < end_ns && (side != SYNC_FLUSH || !flushed_enough(w, number))) {
+        while (before_ns < end_ns && !wrote_enough(w, side, number)) {
             if (one[side](w) != 0)
                 return -1;
             uint64_t now_ns = harness_now_ns();
