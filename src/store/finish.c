@@ -183,9 +183,11 @@ int idem_finish(struct idem_ctx *ctx, struct idem_found *f, const idem_response 
         return e;
     /* As long as making room gets on. Once more after that: somebody else may have made it, or takes what we made. */
     bool more = true;
-    for (unsigned tries = 0; more && tries < ROOM_TRIES && !IDEM_FAULT("room.once"); tries++) {
+    for (unsigned tries = 0; more && tries < ROOM_TRIES; tries++) {
         IDEM_POINT("room.wanted");
         more = idem_make_room(ctx);
+        if (IDEM_FAULT("room.once"))
+            break;
         e = idem_index_hold(ctx, f) ? finish_held(ctx, f, r) : FINISH_CHANGED;
         idem_arena_leave(ctx);
         if (e != IDEM_E_FULL)

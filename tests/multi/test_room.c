@@ -213,6 +213,72 @@ static void all_keys_fit_when_processes_that_fill_the_store_are_killed(void **st
     fill_by_crew(&crew, 16);
 }
 
+/* ------------------------------------------------------------------ two who make room at once */
+
+#define HALF 1000u
+
+/* Another process makes all the room there is to make, just before one that needs it begins to. */
+struct maker {
+    const char *dir;
+    struct idem_a64 *go, *done;
+};
+
+static void makes_room(void *ctx)
+{
+    struct maker *maker = ctx;
+    idem_store *store = support_attach(maker->dir);
+    CHECK(support_eventually(support_is_set, maker->go, SUPPORT_PATIENCE_MS));
+    support_maintain(store);
+    store_release(maker->done, 1);
+    idem_close(store);
+}
+
+static void let_another_make_room(void *ctx)
+{
+    struct maker *maker = ctx;
+    support_clock_add(90000); /* the short-lived answers' time is over */
+    store_release(maker->go, 1);
+    CHECK(support_eventually(support_is_set, maker->done, SUPPORT_PATIENCE_MS));
+}
+
+static void check_room_made_by_another(void *dir)
+{
+    idem_store *store = make(dir, HALF, 4000);
+    struct maker maker = {dir, support_shared(sizeof(struct idem_a64)), support_shared(sizeof(struct idem_a64))};
+    pid_t pid = support_spawn(makes_room, &maker);
+    static idem_claim spare[HALF];
+    char name[48];
+    unsigned n = 0, short_lived = 0;
+    /* All memory is short-lived answers', when claims that were granted before want some. */
+    for (; n < HALF / 2; n++)
+        CHECK_IS(claim_one(store, n, 0, &spare[n]), IDEM_CLAIMED);
+    for (; short_lived < 4 * HALF; short_lived++) {
+        idem_claim claim;
+        int e = claim_one(store, HALF + short_lived, 60000, &claim);
+        if (e == IDEM_E_FULL)
+            break;
+        CHECK_IS(e, IDEM_CLAIMED);
+        CHECK(answer_one(store, &claim, 4000) >= 0);
+    }
+    CHECK(short_lived < 4 * HALF);
+    support_at_point("room.wanted", 1, let_another_make_room, &maker);
+    for (unsigned i = 0; i < n && load_acquire(maker.done) == 0; i++)
+        CHECK_IS(answer_one(store, &spare[i], 4000), IDEM_OK);
+    support_at_point(NULL, 0, NULL, NULL);
+    CHECK(load_acquire(maker.done) != 0);
+    CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
+    CHECK_IS(support_begin(store, name_of(0, name), NULL), IDEM_REPLAY);
+    idem_close(store);
+    support_verify(dir);
+}
+
+static void an_answer_gets_the_room_that_another_process_made_for_it(void **state)
+{
+    (void)state;
+    static const char *const faults[] = {"room.once", NULL};
+    support_promise(check_room_made_by_another, faults);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +287,7 @@ int main(void)
         cmocka_unit_test(sizes_at_the_edge_fit_beside_many_lanes),
         cmocka_unit_test(all_keys_fit_when_64_processes_fill_the_store_at_once),
         cmocka_unit_test(all_keys_fit_when_processes_that_fill_the_store_are_killed),
+        cmocka_unit_test(an_answer_gets_the_room_that_another_process_made_for_it),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
