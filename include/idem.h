@@ -125,8 +125,12 @@ typedef struct idem_options {
     uint32_t flags; /* enum idem_open_flags */
     uint32_t huge;  /* enum idem_huge */
     /* The rest is read when the store is created and ignored when it exists. */
-    uint64_t keys;           /* live keys to hold; default 1,000,000; at least 16; all answers at most 128 GiB */
-    uint32_t response_bytes; /* mean metadata + body per key to make room for; default 512; up to 1 MiB */
+    /* Live keys to hold; default 1,000,000; at least 16; all answers at most 128 GiB. There is room for so many answers of response_bytes with
+       keys of up to 40 bytes, however many lanes write them and whatever their lives: what threads hold and don't use is shared when memory is
+       scarce, a dead one's too. Only a thread that is stopped inside of a call keeps up to two regions (idem_stats) to itself meanwhile. Claims
+       in progress take their room (128 bytes and the key) where answers are not yet. */
+    uint64_t keys;
+    uint32_t response_bytes; /* metadata + body per key to make room for; default 512; up to 1 MiB */
     uint32_t when_full;      /* enum idem_when_full */
     uint64_t total_bytes;    /* at most this much space for the whole store; overrides `keys` if set */
     int64_t ttl_ms;          /* default TTL; default 24 h */

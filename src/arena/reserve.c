@@ -428,7 +428,7 @@ static bool share_region(struct idem_ctx *ctx, uint32_t index, uint64_t state)
         state = sealed;
     }
     if (region_phase(state) == REGION_SEALED) {
-        if (!IDEM_FAULT("share.no_check3") && !idem_arena_unhazarded(ctx, index, false)) /* check 3 */
+        if (!idem_arena_unhazarded(ctx, index, false)) /* check 3 */
             return false;
         uint64_t shared = region_state(REGION_SHARED, region_expiry(state), region_generation(state));
         if (!cas_seq_cst(&r->state, &state, shared)) /* P5 release: what its lanes did; P4 as above */

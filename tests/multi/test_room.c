@@ -37,6 +37,7 @@ static int claim_one(idem_store *store, unsigned i, int64_t ttl_ms, idem_claim *
     char name[48];
     idem_request rq = support_request(name_of(i, name));
     rq.ttl_ms = ttl_ms;
+    rq.lease_ms = HOUR_MS;
     return idem_begin(store, &rq, claim, NULL);
 }
 
