@@ -205,10 +205,9 @@ static inline bool idem_arena_take(struct idem_ctx *ctx, unsigned klass, uint64_
     space->generation = region_generation(c->open);
     space->at = ctx->v->arena + space->unit * 2;
     c->from += (uint32_t)bytes;
-    store_relaxed(&c->at->span,
-                  c->span | c->from); /* relaxed: the lane's own while the hazard holds it and it is OPEN */
+    store_relaxed(&c->at->span, c->span | c->from); /* relaxed: the lane's own, as the region was OPEN */
     /* relaxed: the lane's own; ordered by the slot word's release, and by check 1 */
-    store_relaxed(&c->at->filled, ++c->count);
+    store_relaxed(&c->at->filled, ++c->count); /* relaxed: as above */
     return true;
 }
 

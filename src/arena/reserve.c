@@ -466,8 +466,9 @@ static bool from_left_of(struct idem_ctx *ctx, uint32_t index, uint64_t meta, ui
     uint64_t state, from = 0, to, word;
     unsigned generation = (unsigned)(meta >> 48);
     bool found = false;
-    if (!enter_region(ctx, index, REGION_SHARED, generation, &state) || load_relaxed(&v->regions[index].meta) != meta)
-        return false; /* relaxed above: constant while the hazard holds the region */
+    if (!enter_region(ctx, index, REGION_SHARED, generation, &state) ||
+        load_relaxed(&v->regions[index].meta) != meta) /* relaxed: constant while the hazard holds the region */
+        return false;
     for (uint32_t n = 0; n < v->region_chunks && !found; n++)
         while (!found && left_in(v, index, n, meta, &word) >= bytes) {
             from = word & COUNT_MASK;
