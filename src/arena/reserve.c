@@ -492,10 +492,9 @@ static bool from_left(struct idem_ctx *ctx, unsigned first, unsigned last, uint6
     struct idem_view *v = ctx->v;
     if (IDEM_FAULT("share.never"))
         return false;
-    uint64_t hint = load_relaxed(&v->generation->left_from); /* relaxed: a hint */
-    uint32_t front = hint < v->region_count ? (uint32_t)hint : 0;
+    uint64_t front = load_relaxed(&v->generation->left_from) % v->region_count; /* relaxed: a hint */
     for (uint32_t i = 0; i < v->region_count; i++) {
-        uint32_t index = front + i < v->region_count ? front + i : front + i - v->region_count;
+        uint32_t index = (uint32_t)((front + i) % v->region_count);
         uint64_t state = load_acquire(&v->regions[index].state); /* P5 acquire: meta */
         uint64_t meta = load_relaxed(&v->regions[index].meta);   /* relaxed: as above */
         unsigned klass = meta_class(meta);
