@@ -185,9 +185,9 @@ int idem_finish(struct idem_ctx *ctx, struct idem_found *f, const idem_response 
     bool more = true;
     for (unsigned tries = 0; more && tries < ROOM_TRIES; tries++) {
         IDEM_POINT("room.wanted");
-        more = idem_make_room(ctx);
         if (IDEM_FAULT("room.once"))
             break;
+        more = idem_make_room(ctx);
         e = idem_index_hold(ctx, f) ? finish_held(ctx, f, r) : FINISH_CHANGED;
         idem_arena_leave(ctx);
         if (e != IDEM_E_FULL)
