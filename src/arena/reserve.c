@@ -1,9 +1,9 @@
 /*
- * arena/reserve.c - room for an entry: the lane's chunk, a new chunk, a new region, what other lanes have left.
+ * arena/reserve.c - room for an entry: the lane's chunk, a new chunk, a new region; who looks where first.
  *
- * Owns: the allocation side of arena.h: FREE -> OPEN -> SEALED -> SHARED. See there for the invariants.
+ * Owns: the allocation side of arena.h, FREE -> OPEN. See there for the invariants.
  */
-#include "arena/arena.h"
+#include "arena/reserve.h"
 
 #include "base/error.h"
 #include "base/point.h"
@@ -43,17 +43,12 @@ static int64_t raise_step(int64_t life_ms)
     return life_ms / 256 + 16;
 }
 
-static unsigned meta_class(uint64_t meta)
-{
-    return (unsigned)(meta >> 40 & 0xff);
-}
 static int64_t meta_opened(uint64_t meta)
 {
     return (int64_t)(meta & ((UINT64_C(1) << 40) - 1));
 }
 
-/* Invariant 6: true if the region now stays until expiry_ms; *state is what it is then. */
-static bool stays_until(struct idem_region_shm *r, uint64_t *state, int64_t expiry_ms, int64_t now_ms)
+bool idem_region_stays(struct idem_region_shm *r, uint64_t *state, int64_t expiry_ms, int64_t now_ms)
 {
     while (region_expiry(*state) < expiry_ms) {
         int64_t to = expiry_ms >= ENTRY_TIME_MAX ? ENTRY_TIME_MAX : expiry_ms + raise_step(expiry_ms - now_ms);
@@ -71,8 +66,7 @@ static bool stays_until(struct idem_region_shm *r, uint64_t *state, int64_t expi
     return true;
 }
 
-/* Sets the write hazard and says whether the region may be written to: it is in this phase. *state is what it is. */
-static bool enter_region(struct idem_ctx *ctx, uint32_t index, unsigned phase, unsigned generation, uint64_t *state)
+bool idem_region_enter(struct idem_ctx *ctx, uint32_t index, unsigned phase, unsigned generation, uint64_t *state)
 {
     ctx->held = NULL;
     struct idem_region_shm *r = &ctx->v->regions[index];
@@ -97,8 +91,8 @@ static void count_filled(struct idem_view *v, uint32_t region, uint64_t offset, 
         ;
 }
 
-static void fill(struct idem_ctx *ctx, uint32_t region, unsigned generation, uint64_t offset, bool shared,
-                 struct idem_space *space)
+void idem_region_fill(struct idem_ctx *ctx, uint32_t region, unsigned generation, uint64_t offset, bool shared,
+                      struct idem_space *space)
 {
     struct idem_view *v = ctx->v;
     count_filled(v, region, offset, shared);
@@ -141,14 +135,15 @@ static bool from_chunk(struct idem_ctx *ctx, struct idem_lane_chunk_shm *c, uint
         return false;
     uint64_t state, life = load_relaxed(&c->life); /* relaxed: the lane's own */
     /* relaxed: constant while the hazard holds the region */
-    if (!enter_region(ctx, r.region, REGION_OPEN, r.generation, &state) ||
+    if (!idem_region_enter(ctx, r.region, REGION_OPEN, r.generation, &state) ||
         load_relaxed(&v->regions[r.region].meta) != life ||
-        !stays_until(&v->regions[r.region], &state, expiry_ms, now_ms)) {
+        !idem_region_stays(&v->regions[r.region], &state, expiry_ms, now_ms)) {
         store_relaxed(&c->place, 0); /* relaxed: the lane's own; the region has gone on without us */
         return false;
     }
-    store_relaxed(&r.at->span, chunk_life(life) | (r.from + bytes));                     /* relaxed: as in rest_of() */
-    fill(ctx, r.region, r.generation, r.from, load_relaxed(&c->place) >> 56 & 1, space); /* relaxed: the lane's own */
+    store_relaxed(&r.at->span, chunk_life(life) | (r.from + bytes)); /* relaxed: as in rest_of() */
+    idem_region_fill(ctx, r.region, r.generation, r.from, load_relaxed(&c->place) >> 56 & 1,
+                     space); /* relaxed: the lane's own */
     return true;
 }
 
@@ -213,8 +208,7 @@ static struct idem_lane_chunk_shm *place_for(struct idem_ctx *ctx, unsigned klas
     return klass == CLASS_CLAIMS ? &chunks[0] : NULL;
 }
 
-/* Bytes [*from, *to) of a region that was entered in this generation: exact ones, or a whole chunk up to its boundary. */
-static bool take_span(struct idem_ctx *ctx, uint32_t index, unsigned g, uint64_t bytes, bool exact, uint64_t *from,
+bool idem_region_take(struct idem_ctx *ctx, uint32_t index, unsigned g, uint64_t bytes, bool exact, uint64_t *from,
                       uint64_t *to)
 {
     struct idem_region_shm *r = &ctx->v->regions[index];
@@ -252,7 +246,7 @@ static bool open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, in
         IDEM_POINT("region.meta");
     }
     meta = load_relaxed(&r->meta); /* relaxed: as above */
-    unsigned opened_for = meta_class(meta);
+    unsigned opened_for = region_class_of(meta);
     if (meta >> 48 != g || opened_for >= IDEM_CLASSES)
         return false;
     /* A drain word with this generation is from 65,535 lives ago: nobody drains what is not open. */
@@ -342,13 +336,13 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
     struct idem_lane_chunk_shm *c = alone ? NULL : place_for(ctx, klass);
     uint64_t state, from, to;
     /* The expiry is raised once there is room: who finds none must not make the region stay for his sake. */
-    if (index >= v->region_count || !enter_region(ctx, index, REGION_OPEN, 0, &state) ||
-        !take_span(ctx, index, region_generation(state), bytes, c == NULL, &from, &to) ||
-        !stays_until(&v->regions[index], &state, expiry_ms, now_ms))
+    if (index >= v->region_count || !idem_region_enter(ctx, index, REGION_OPEN, 0, &state) ||
+        !idem_region_take(ctx, index, region_generation(state), bytes, c == NULL, &from, &to) ||
+        !idem_region_stays(&v->regions[index], &state, expiry_ms, now_ms))
         return false;
     unsigned generation = region_generation(state);
     if (c == NULL) {
-        fill(ctx, index, generation, from, true, space);
+        idem_region_fill(ctx, index, generation, from, true, space);
         if (from >> v->chunk_shift != to >> v->chunk_shift)
             idem_lane_took_chunk(ctx->lane);
         return true;
@@ -366,7 +360,7 @@ static bool from_open_region(struct idem_ctx *ctx, uint32_t index, unsigned klas
     store_relaxed(&c->life, life);                    /* relaxed: as above */
     store_relaxed(&c->place, (uint64_t)index | (uint64_t)generation << 32 | (uint64_t)klass << 48 |
                                  (uint64_t)shared << 56 | number << 57); /* relaxed: as above */
-    fill(ctx, index, generation, from, shared, space);
+    idem_region_fill(ctx, index, generation, from, shared, space);
     remember(ctx, klass, c);
     idem_lane_took_chunk(ctx->lane);
     return true;
@@ -414,109 +408,12 @@ static bool from_classes(struct idem_ctx *ctx, unsigned from, unsigned to, unsig
     return false;
 }
 
-/* Invariant 7. True: the region is SHARED. A lane that sleeps inside of an operation keeps the region to itself; one that is dead doesn't. */
-static bool share_region(struct idem_ctx *ctx, uint32_t index, uint64_t state)
-{
-    struct idem_region_shm *r = &ctx->v->regions[index];
-    if (region_phase(state) == REGION_OPEN) {
-        uint64_t sealed = region_state(REGION_SEALED, region_expiry(state), region_generation(state));
-        if (!idem_arena_unhazarded(ctx, index, false)) /* a look before, so that it isn't sealed in vain */
-            return false;
-        if (!cas_seq_cst(&r->state, &state, sealed)) /* P4 seq_cst: state, then hazards */
-            return false;
-        IDEM_POINT("region.sealed");
-        state = sealed;
-    }
-    if (region_phase(state) == REGION_SEALED) {
-        if (!idem_arena_unhazarded(ctx, index, false)) /* check 3 */
-            return false;
-        uint64_t shared = region_state(REGION_SHARED, region_expiry(state), region_generation(state));
-        if (!cas_seq_cst(&r->state, &state, shared)) /* P5 release: what its lanes did; P4 as above */
-            return false;
-        IDEM_POINT("region.shared");
-        state = shared;
-    }
-    return region_phase(state) == REGION_SHARED;
-}
-
-/* The lane's space that ends with this chunk has so many bytes left at *from; 0: none, or it is the region's own. */
-static uint64_t left_in(const struct idem_view *v, uint32_t index, uint32_t number, uint64_t meta, uint64_t *word)
-{
-    /* relaxed: looked at again under the hazard */
-    uint64_t span = *word = load_relaxed(&v->chunks[index * v->region_chunks + number].span);
-    uint64_t from = span & COUNT_MASK, to = (uint64_t)(number + 1) << v->chunk_shift;
-    return (span & ~COUNT_MASK) == chunk_life(meta) && from % IDEM_UNIT_BYTES == 0 && from < to ? to - from : 0;
-}
-
-static bool has_left(const struct idem_view *v, uint32_t index, uint64_t meta, uint64_t bytes)
-{
-    uint64_t cursor = load_relaxed(&v->regions[index].cursor), word; /* relaxed: as in left_in() */
-    uint64_t used = cursor >> 48 == meta >> 48 ? cursor & LOW48 : 0;
-    bool has = used + bytes <= UINT64_C(1) << v->region_shift;
-    for (uint32_t n = 0; n < v->region_chunks && !has; n++)
-        has = left_in(v, index, n, meta, &word) >= bytes;
-    return has;
-}
-
-/* From what is left in a SHARED region. */
-static bool from_left_of(struct idem_ctx *ctx, uint32_t index, uint64_t meta, uint64_t bytes, int64_t expiry_ms,
-                         int64_t now_ms, struct idem_space *space)
-{
-    struct idem_view *v = ctx->v;
-    uint64_t state, from = 0, to, word;
-    unsigned generation = (unsigned)(meta >> 48);
-    bool found = false;
-    if (!enter_region(ctx, index, REGION_SHARED, generation, &state) ||
-        load_relaxed(&v->regions[index].meta) != meta) /* relaxed: constant while the hazard holds the region */
-        return false;
-    for (uint32_t n = 0; n < v->region_chunks && !found; n++)
-        while (!found && left_in(v, index, n, meta, &word) >= bytes) {
-            from = word & COUNT_MASK;
-            /* relaxed: a number; the bytes are fenced by P3 */
-            found = cas_relaxed(&v->chunks[index * v->region_chunks + n].span, &word, word + bytes);
-        }
-    if (!found && !take_span(ctx, index, generation, bytes, true, &from, &to))
-        return false;
-    IDEM_POINT("share.taken");
-    if (!stays_until(&v->regions[index], &state, expiry_ms, now_ms))
-        return false;
-    fill(ctx, index, generation, from, true, space);
-    return true;
-}
-
-/* Hardly a region is free: what the lanes' chunks have left, in regions of classes from..to. Every lane may hold a chunk of each class that
-   it hardly uses: without this a store would have room for its keys only as long as few lanes fill it. */
-static bool from_left(struct idem_ctx *ctx, unsigned first, unsigned last, uint64_t bytes, int64_t expiry_ms,
-                      int64_t now_ms, struct idem_space *space)
-{
-    struct idem_view *v = ctx->v;
-    if (IDEM_FAULT("share.never"))
-        return false;
-    uint64_t front = load_relaxed(&v->generation->left_from) % v->region_count; /* relaxed: a hint */
-    for (uint32_t i = 0; i < v->region_count; i++) {
-        uint32_t index = (uint32_t)((front + i) % v->region_count);
-        uint64_t state = load_acquire(&v->regions[index].state); /* P5 acquire: meta */
-        uint64_t meta = load_relaxed(&v->regions[index].meta);   /* relaxed: as above */
-        unsigned klass = meta_class(meta);
-        if (!region_in_use(state) || meta >> 48 != region_generation(state) || klass < first || klass > last ||
-            !has_left(v, index, meta, bytes))
-            continue;
-        ctx->held = NULL;
-        store_release(&ctx->lane->hazard_write, 0); /* P11 release: nothing was written there */
-        if (!share_region(ctx, index, state) || !from_left_of(ctx, index, meta, bytes, expiry_ms, now_ms, space))
-            continue;
-        store_relaxed(&v->generation->left_from, index); /* relaxed: a hint */
-        return true;
-    }
-    return false;
-}
-
 /* In classes that live about as long, then in any but the claims'. */
 static bool from_any_left(struct idem_ctx *ctx, unsigned klass, uint64_t bytes, int64_t expiry_ms, int64_t now_ms,
                           struct idem_space *space)
 {
-    return from_left(ctx, klass, klass + NEAR_CLASSES, bytes, expiry_ms, now_ms, space) ||
-           from_left(ctx, CLASS_NEVER, IDEM_CLASSES - 1, bytes, expiry_ms, now_ms, space);
+    return idem_arena_take_left(ctx, klass, klass + NEAR_CLASSES, bytes, expiry_ms, now_ms, space) ||
+           idem_arena_take_left(ctx, CLASS_NEVER, IDEM_CLASSES - 1, bytes, expiry_ms, now_ms, space);
 }
 
 /* Does the class fill regions of its own? Then it had better go on with another one. */
@@ -525,7 +422,8 @@ static bool has_region(const struct idem_view *v, unsigned klass)
     for (uint32_t i = 0; i < v->region_count; i++) {
         /* relaxed: decides about thrift only */
         uint64_t state = load_relaxed(&v->regions[i].state), meta = load_relaxed(&v->regions[i].meta);
-        if (region_phase(state) == REGION_OPEN && meta >> 48 == region_generation(state) && meta_class(meta) == klass)
+        if (region_phase(state) == REGION_OPEN && meta >> 48 == region_generation(state) &&
+            region_class_of(meta) == klass)
             return true;
     }
     return false;
