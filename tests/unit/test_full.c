@@ -457,11 +457,13 @@ static void a_full_store_still_renews_marks_abandons_or_says_that_the_old_lease_
     const char *dir = support_dir();
     idem_store *store = bounded(dir);
     idem_claim claim, abandoned, released;
-    char *body = filled(BODY_BYTES, 'x'), *mark = filled(IDEM_MARK_MAX, 'm');
+    char *mark = filled(IDEM_MARK_MAX, 'm');
     CHECK_IS(support_begin(store, "k", &claim), IDEM_CLAIMED);
     CHECK_IS(support_begin(store, "abandoned", &abandoned), IDEM_CLAIMED);
     CHECK_IS(support_begin(store, "released", &released), IDEM_CLAIMED);
-    fill(store, 0, body);
+    /* By claims alone, which leave two regions; answers would take one of them. */
+    for (long i = 0; support_begin(store, name_of(i), NULL) == IDEM_CLAIMED; i++)
+        CHECK(i < 10000000);
     bool refused = false;
     for (int i = 0; i < 100000 && !refused; i++) {
         int e = i % 2 == 0 ? idem_mark(store, &claim, mark, IDEM_MARK_MAX) : idem_renew(store, &claim, 0);
@@ -478,7 +480,6 @@ static void a_full_store_still_renews_marks_abandons_or_says_that_the_old_lease_
     CHECK_IS(idem_forget(store, &k), IDEM_OK);
     CHECK(support_complete(store, &claim, 200, mark) >= 0);
     CHECK_IS(support_begin(store, "k", NULL), IDEM_REPLAY);
-    free(body);
     free(mark);
     idem_close(store);
     support_verify(dir);
