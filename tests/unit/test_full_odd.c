@@ -11,23 +11,26 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SPARE 60u
+#define SPARE 400u
+#define A_FEW 60u
 
 static char dir[160];
 static idem_store *s;
 static struct idem_view *v;
 static idem_claim spare[SPARE];
-static char large[40000], small[513];
+static char large[40000], medium[2501], small[513];
 
 static void open_store(uint32_t when_full)
 {
     idem_options o = support_options(1000);
     snprintf(dir, sizeof dir, "%s", support_dir());
     o.response_bytes = 512;
+    o.lease_ms = 3600000; /* no claim's region comes to its end because the machine is busy */
     o.when_full = when_full;
     s = support_open(dir, &o);
     v = s->view;
     memset(large, 'y', sizeof large - 1);
+    memset(medium, 'm', sizeof medium - 1);
     memset(small, 'x', sizeof small - 1);
 }
 static void over(void)
@@ -44,14 +47,14 @@ static const char *key_of(const char *what, unsigned i)
     return name;
 }
 
-static void grant(void)
+static void grant(unsigned n)
 {
-    for (unsigned i = 0; i < SPARE; i++)
+    for (unsigned i = 0; i < n; i++)
         CHECK_IS(support_begin(s, key_of("spare", i), &spare[i]), IDEM_CLAIMED);
 }
 
 /* Until a claim is refused. */
-static void fill(void)
+static void fill(const char *body)
 {
     static unsigned next;
     for (;;) {
@@ -60,7 +63,7 @@ static void fill(void)
         if (e == IDEM_E_FULL)
             return;
         CHECK_IS(e, IDEM_CLAIMED);
-        CHECK(support_complete(s, &c, 200, small) >= 0);
+        CHECK(support_complete(s, &c, 200, body) >= 0);
     }
 }
 
@@ -82,24 +85,58 @@ static void note_it(void *seen)
     *(bool *)seen = true;
 }
 
-/* Until an outcome finds no room at all. The first of spare[] that is still running. */
-static unsigned use_up(void)
+/* Claims of the smallest size, until one is refused. True: there was room for one. */
+static bool claim_what_is_left(void)
+{
+    static unsigned next;
+    for (uint64_t n = 0; n <= v->bucket_count * IDEM_BUCKET_SLOTS; n++) {
+        char key[16];
+        snprintf(key, sizeof key, "c%u", next++);
+        int e = support_begin(s, key, NULL);
+        if (e == IDEM_E_FULL)
+            return n > 0;
+        CHECK_IS(e, IDEM_CLAIMED);
+    }
+    CHECK(!"claims are refused in the end");
+    return false;
+}
+
+/* Outcomes of so many bytes, until one finds no room but in its claim's own words. True: there was room for one. */
+static bool answer_in_what_is_left(unsigned *at, size_t bytes)
 {
     bool rescued = false;
-    unsigned i = 0;
+    unsigned from = *at;
     support_at_point("rescue.held", 1, note_it, &rescued);
-    while (!rescued && i < SPARE)
-        CHECK(support_complete(s, &spare[i++], 200, large) >= 0);
+    while (!rescued && *at < SPARE)
+        CHECK(support_complete(s, &spare[(*at)++], 200, large + sizeof large - 1 - bytes) >= 0);
     support_at_point(NULL, 0, NULL, NULL);
-    CHECK(rescued && i + 8 < SPARE);
-    return i;
+    CHECK(rescued);
+    return *at - from > 1;
+}
+
+/*
+ * Until there is no room at all: neither for a claim of the smallest size nor for an outcome of any length, down to none. What an outcome leaves
+ * (its claim's entry, or the rest of a region that was emptied to make room for it) is room for another one, and a sweep that was cut short because
+ * the machine is busy leaves some, too. So it ends with a round in which nothing found any. The first of spare[] that is still running.
+ */
+static unsigned use_up(void)
+{
+    unsigned at = 0;
+    for (bool found = true; found;) {
+        found = claim_what_is_left();
+        for (size_t bytes = sizeof large - 1; bytes > 0; bytes /= 2)
+            found |= answer_in_what_is_left(&at, bytes);
+        found |= answer_in_what_is_left(&at, 0);
+    }
+    CHECK(at + 8 < SPARE);
+    return at;
 }
 
 static unsigned full_store(void)
 {
     open_store(IDEM_FULL_REFUSE);
-    grant();
-    fill();
+    grant(SPARE);
+    fill(medium);
     return use_up();
 }
 
@@ -187,7 +224,7 @@ static void outcomes_longer_than_there_are_numbers_for(void **state)
 /* ------------------------------------------------------------------ room that is not found */
 
 /* Each mark is a new entry; the one before it is swept, where a sweep gets anywhere: here somebody sleeps in every region of claims. */
-static void mark_until_full(unsigned at)
+static void mark_until_full(unsigned at, unsigned granted)
 {
     static char mark[IDEM_MARK_MAX];
     uint64_t high = load_relaxed(&v->root->lanes_high);
@@ -204,7 +241,7 @@ static void mark_until_full(unsigned at)
         e = idem_mark(s, &spare[at], mark, sizeof mark);
     CHECK_IS(e, IDEM_E_FULL);
     CHECK(strstr(idem_error_detail(), "stands as it was") != NULL);
-    for (unsigned i = at + 1; i < SPARE; i++) /* outcomes find room in the end: in the claims' own words */
+    for (unsigned i = at + 1; i < granted; i++) /* outcomes find room in the end: in the claims' own words */
         CHECK(support_complete(s, &spare[i], 200, large) >= 0);
     for (unsigned i = 0; i < n; i++)
         store_relaxed(&v->lanes[high + i].hazard_write, 0);
@@ -215,7 +252,7 @@ static void a_lost_key_can_not_be_settled_without_room(void **state)
 {
     (void)state;
     open_store(IDEM_FULL_REFUSE);
-    grant();
+    grant(SPARE);
     idem_claim c;
     idem_key key = support_key("lost");
     CHECK_IS(support_begin(s, "lost", &c), IDEM_CLAIMED);
@@ -224,12 +261,12 @@ static void a_lost_key_can_not_be_settled_without_room(void **state)
     idem_response transient = support_response(500, "busy"), r = support_response(200, large);
     transient.flags = IDEM_RESPONSE_TRANSIENT;
     CHECK_IS(idem_complete(s, &c, &transient), IDEM_OK);
-    fill();
+    fill(medium);
     unsigned at = use_up();
     CHECK_IS(support_begin(s, "lost", NULL), IDEM_E_FULL);
     CHECK_IS(idem_resolve(s, &key, c.token, IDEM_RESOLVE_COMPLETED, &r), IDEM_E_FULL);
     CHECK(strstr(idem_error_detail(), "still unresolved") != NULL);
-    mark_until_full(at);
+    mark_until_full(at, SPARE);
     over();
 }
 
@@ -238,7 +275,7 @@ static void room_that_is_promised_but_does_not_come(void **state)
 {
     (void)state;
     open_store(IDEM_FULL_EVICT);
-    grant();
+    grant(A_FEW);
     fill_with_claims(); /* of which nothing is evicted */
     uint32_t region = word_region(v, load_relaxed(&v->buckets[spare[0].place / 8].slots[spare[0].place % 8]));
     struct idem_a64 *phase = &v->regions[region].state;
@@ -248,7 +285,7 @@ static void room_that_is_promised_but_does_not_come(void **state)
     store_relaxed(&v->lanes[high].hazard_write, (uint64_t)region + 1);
     store_relaxed(phase, (was & ~UINT64_C(7)) | REGION_EVICTING);
     CHECK_IS(support_begin(s, "one more", NULL), IDEM_E_FULL);
-    mark_until_full(1);
+    mark_until_full(1, A_FEW);
     CHECK_IS(support_begin(s, key_of("spare", 0), NULL), IDEM_IN_PROGRESS);
     store_relaxed(&v->lanes[high].hazard_write, 0);
     over();
@@ -270,18 +307,18 @@ static void the_last_room_is_another_classes(void **state)
 {
     (void)state;
     open_store(IDEM_FULL_REFUSE);
-    grant();
+    grant(A_FEW);
     CHECK_IS(answer_for("for ever", IDEM_FOREVER, "x"), IDEM_OK);
-    fill();
+    fill(small);
     unsigned i = 0;
     while (i < 20 && support_complete(s, &spare[i], 200, small) == IDEM_OK)
         i++;
-    for (unsigned k = 0; k < 200 && idem_renew(s, &spare[SPARE - 1], 0) == IDEM_OK; k++)
+    for (unsigned k = 0; k < 200 && idem_renew(s, &spare[A_FEW - 1], 0) == IDEM_OK; k++)
         ;
     over();
     /* None is left for what never expires, but there is room beside what does. */
     open_store(IDEM_FULL_REFUSE);
-    for (unsigned k = 0; k < SPARE; k++) {
+    for (unsigned k = 0; k < A_FEW; k++) {
         idem_request rq = support_request(key_of("spare", k));
         rq.ttl_ms = IDEM_FOREVER;
         CHECK_IS(idem_begin(s, &rq, &spare[k], NULL), IDEM_CLAIMED);
@@ -291,12 +328,12 @@ static void the_last_room_is_another_classes(void **state)
     char body[1501];
     memset(body, 'z', sizeof body - 1);
     body[sizeof body - 1] = '\0';
-    for (unsigned k = 0; k < SPARE; k++)
+    for (unsigned k = 0; k < A_FEW; k++)
         CHECK(support_complete(s, &spare[k], 200, body) >= 0);
     over();
     /* Owners' marks go there in the end, too. */
     open_store(IDEM_FULL_REFUSE);
-    grant();
+    grant(A_FEW);
     CHECK_IS(answer_for("for ever", IDEM_FOREVER, "x"), IDEM_OK);
     fill_with_claims();
     for (unsigned k = 0; k < 2000; k++) {
