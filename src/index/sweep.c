@@ -393,7 +393,9 @@ bool idem_sweep(struct idem_ctx *ctx, int64_t budget_us, int pressure)
         more = survey.waiting_for_pass > 0 || survey.moved;
     }
     int64_t end_us = budget_us > 0 ? idem_clock_fine_us() + budget_us : 0;
-    for (unsigned stuck = 0; stuck < 2 && budget_us > 0 && idem_clock_fine_us() < end_us;) {
+    /* Once in any case: who slept through his budget has not looked yet. */
+    for (unsigned stuck = 0, rounds = 0; stuck < 2 && budget_us > 0 && (rounds == 0 || idem_clock_fine_us() < end_us);
+         rounds++) {
         survey = (struct idem_survey){0};
         idem_arena_recycle(ctx, &at, v->region_count, pressure, idem_view_now_ms(v), &survey);
         bool stepped = survey.waiting_for_pass > 0 && run_slices(ctx, BUDGET_SLICES, idem_arena_scarce(v));
