@@ -220,6 +220,64 @@ static void an_answer_that_waits_for_the_disk_is_not_given_out_straight(void **s
     idem_close(store);
 }
 
+static struct idem_a64 *entry_at(const idem_store *store, const idem_claim *claim)
+{
+    struct idem_view *v = store->view;
+    return v->arena + word_unit(load_acquire(&v->buckets[claim->place / 8].slots[claim->place % 8])) * 2;
+}
+
+/* What only the general way may judge: a claim that a recovery brought back, an entry of another key, one that is damaged. */
+static void what_is_not_plain_is_left_to_the_general_way(void **state)
+{
+    (void)state;
+    const char *dir = support_dir();
+    idem_store *store = support_open(dir, NULL);
+    idem_claim lost, damaged, other;
+    CHECK_IS(support_begin(store, "lost", &lost), IDEM_CLAIMED);
+    store_relaxed(&entry_at(store, &lost)[7], IDEM_OWNER_CRASHED);
+    CHECK_IS(support_begin(store, "lost", &lost), IDEM_RECLAIMED);
+    idem_request rq = support_request("damaged");
+    CHECK_IS(support_begin(store, "damaged", &damaged), IDEM_CLAIMED);
+    CHECK_IS(support_complete(store, &damaged, 200, "x"), IDEM_OK);
+    struct idem_a64 *length = &entry_at(store, &damaged)[6];
+    store_relaxed(length, load_relaxed(length) | UINT64_C(1) << 62); /* a body of a gigabyte */
+    struct asked a = nothing(0, (size_t)1 << 31);                    /* for which there is room, it says */
+    ask_straight(store, &rq, false, &a);
+    CHECK_IS(a.verdict, IDEM_E_CORRUPT);
+    store_relaxed(length, load_relaxed(length) & ~(UINT64_C(1) << 62));
+    rq = support_request("another");
+    CHECK_IS(support_begin(store, "another", &other), IDEM_CLAIMED);
+    CHECK_IS(support_complete(store, &other, 200, "x"), IDEM_OK);
+    struct idem_a64 *key = &entry_at(store, &other)[ENTRY_RESPONSE_WORDS];
+    store_relaxed(key, load_relaxed(key) ^ 1); /* as a key with the same tag */
+    a = nothing(0, 100);
+    ask_straight(store, &rq, false, &a);
+    CHECK_IS(a.verdict, IDEM_CLAIMED);
+    idem_close(store);
+}
+
+static void long_keys_with_a_scope_are_replayed_in_a_batch(void **state)
+{
+    (void)state;
+    static char scope[300];
+    memset(scope, 's', sizeof scope);
+    idem_store *store = support_open(support_dir(), NULL);
+    idem_claim claim;
+    idem_request rq = support_request("k");
+    rq.key.scope = scope;
+    rq.key.scope_bytes = sizeof scope;
+    for (unsigned i = 0; i < 3; i++) {
+        struct asked a = nothing(0, 100);
+        ask_straight(store, &rq, true, &a);
+        CHECK_IS(a.verdict, i == 0 ? IDEM_CLAIMED : i == 1 ? IDEM_IN_PROGRESS : IDEM_REPLAY);
+        if (i == 0)
+            claim = a.claim;
+        if (i == 1)
+            CHECK_IS(support_complete(store, &claim, 200, "x"), IDEM_OK);
+    }
+    idem_close(store);
+}
+
 struct sleeper {
     idem_store *other;
     uint64_t word;
@@ -273,6 +331,8 @@ int main(void)
         cmocka_unit_test(the_straight_way_says_what_the_general_one_says),
         cmocka_unit_test(it_does_in_a_store_with_a_log),
         cmocka_unit_test(an_answer_that_waits_for_the_disk_is_not_given_out_straight),
+        cmocka_unit_test(what_is_not_plain_is_left_to_the_general_way),
+        cmocka_unit_test(long_keys_with_a_scope_are_replayed_in_a_batch),
         cmocka_unit_test(who_slept_on_an_answer_is_not_given_somebody_elses_bytes),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
