@@ -2,12 +2,14 @@
  * tests/multi/test_wal_fork.c - forking from a handle whose flusher is at work: what the child inherits of a log, and what it must leave alone.
  *
  * The address sanitizer of gcc 12 does not hold its allocator's locks across a fork: a child forked while another thread allocates waits for
- * good, in the sanitizer. So a process forks here only when its flusher has written something, and from then on needs no more memory.
+ * good, in the sanitizer. So a process forks here only when its flusher has written something, and in that build only while its flusher sleeps.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -152,6 +154,46 @@ static void use(idem_store *s, const char *what)
 
 /* ------------------------------------------------------------------ children of a process whose flusher is at work */
 
+#ifdef __SANITIZE_ADDRESS__
+/* All threads of this process but the caller. True: they have slept through ten looks. */
+static bool others_sleep(void *unused)
+{
+    (void)unused;
+    for (int looks = 0; looks < 10; looks++) {
+        DIR *tasks = opendir("/proc/self/task");
+        struct dirent *d;
+        bool awake = tasks == NULL;
+        while (!awake && (d = readdir(tasks)) != NULL) {
+            char path[300], line[300] = "";
+            if (d->d_name[0] == '.' || atol(d->d_name) == (long)syscall(SYS_gettid))
+                continue;
+            snprintf(path, sizeof path, "/proc/self/task/%s/stat", d->d_name);
+            FILE *f = fopen(path, "r");
+            awake = f == NULL || fgets(line, sizeof line, f) == NULL || strstr(line, ") S ") == NULL;
+            if (f != NULL)
+                fclose(f);
+        }
+        if (tasks != NULL)
+            closedir(tasks);
+        if (awake)
+            return false;
+        support_sleep_ms(1);
+    }
+    return true;
+}
+
+#endif
+
+/* A flusher that leads again looks what files there are, for which it needs memory: see above. In a build without the sanitizer it is forked at
+   any moment. */
+static void fork_with_care(void (*fn)(void *))
+{
+#ifdef __SANITIZE_ADDRESS__
+    CHECK(support_eventually(others_sleep, NULL, SUPPORT_PATIENCE_MS));
+#endif
+    support_in_child(fn, NULL);
+}
+
 static void use_and_close(void *unused)
 {
     (void)unused;
@@ -169,7 +211,8 @@ static void go_deeper(void *unused)
 {
     use(store, "a key");
     let_the_flusher_write();
-    support_in_child(use_and_close, unused);
+    (void)unused;
+    fork_with_care(use_and_close);
     use(store, "another key");
     idem_close(store);
 }
@@ -183,7 +226,7 @@ static void children_of_a_process_whose_flusher_is_at_work_have_a_log_of_their_o
         char key[32];
         snprintf(key, sizeof key, "k%ld", i); /* work for the flusher while we fork */
         answer_async(store, key, "x", 1);
-        support_in_child(ways[i % 3], NULL);
+        fork_with_care(ways[i % 3]);
     }
     use(store, "the parent's key");
     CHECK_IS(support_stats(store).log.epoch, 0); /* nobody took anybody for stalled */
