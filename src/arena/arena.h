@@ -71,6 +71,10 @@ static inline bool region_in_use(uint64_t s)
     return region_phase(s) == REGION_OPEN || region_phase(s) == REGION_SEALED || region_phase(s) == REGION_SHARED;
 }
 #define LOW48 ((UINT64_C(1) << 48) - 1)
+static inline unsigned region_class_of(uint64_t meta)
+{
+    return (unsigned)(meta >> 40 & 0xff);
+}
 
 /* A life of a region, as its chunks' words carry it above a count or an offset: its generation, and when it was opened, in part (24). Both: a
    region may be opened twice in a millisecond, and a generation comes again after 65,535 lives. Constant while a hazard holds the region. */

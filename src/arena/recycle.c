@@ -101,7 +101,7 @@ static unsigned next_phase(const struct idem_view *v, uint32_t index, uint64_t s
     const struct idem_region_shm *r = &v->regions[index];
     bool over = region_expiry(state) != ENTRY_TIME_MAX && now_ms >= region_expiry(state) && !IDEM_FAULT("sweep.never");
     uint64_t meta = load_relaxed(&r->meta); /* relaxed: decides about thrift only */
-    unsigned klass = (unsigned)(meta >> 40 & 0xff);
+    unsigned klass = region_class_of(meta);
     if (over && klass != CLASS_CLAIMS)
         return REGION_DRAINING;
     if ((klass != CLASS_CLAIMS && pressure == 0) || (!over && !closed(v, index, region_generation(state), klass)))
@@ -230,8 +230,7 @@ bool idem_arena_evict_one(struct idem_ctx *ctx)
         uint64_t meta = load_relaxed(&v->regions[i].meta); /* relaxed: decides about thrift only */
         if (region_phase(state) == REGION_EVICTING)
             return true; /* one at a time */
-        if (!region_in_use(state) || (meta >> 40 & 0xff) == CLASS_CLAIMS ||
-            !closed(v, i, g, (unsigned)(meta >> 40 & 0xff)))
+        if (!region_in_use(state) || region_class_of(meta) == CLASS_CLAIMS || !closed(v, i, g, region_class_of(meta)))
             continue;
         if (victim_state == 0 || region_expiry(state) < region_expiry(victim_state)) {
             victim = i;

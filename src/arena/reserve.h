@@ -4,11 +4,6 @@
 
 #include "arena/arena.h"
 
-static inline unsigned region_class_of(uint64_t meta)
-{
-    return (unsigned)(meta >> 40 & 0xff);
-}
-
 /* Sets the write hazard and says whether the region may be written to: it is in this phase, and generation (0: any). *state is what it is. */
 bool idem_region_enter(struct idem_ctx *ctx, uint32_t index, unsigned phase, unsigned generation, uint64_t *state);
 

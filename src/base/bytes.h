@@ -26,6 +26,16 @@ static inline uint64_t load_tail(const uint8_t *p, size_t n)
     return v;
 }
 
+/* The last n % 8 bytes of n, in a word. Where there are eight, what lies before is shifted out (little endian): no loop over single bytes. */
+static inline uint64_t load_last(const uint8_t *bytes, size_t n)
+{
+    uint64_t v;
+    if (n < 8)
+        return load_tail(bytes, n);
+    memcpy(&v, bytes + n - 8, 8);
+    return v >> 8 * (8 - n % 8);
+}
+
 /* Sanitizers don't look into assembler: they get words. clang says in its own way that one is there. */
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define COPY_WORDS_ONLY
@@ -98,7 +108,7 @@ static inline void idem_put_bytes(struct idem_put *p, const void *src, size_t n)
     }
     if (n == 0)
         return;
-    if (whole >= 8) { /* as in idem_put_padded(): no loop over single bytes */
+    if (whole >= 8) { /* as in load_last() */
         memcpy(&p->carry, s + n - 8, 8);
         p->carry >>= 8 * (8 - n);
     } else {
@@ -146,15 +156,8 @@ static inline void idem_put_padded(struct idem_a64 *at, const void *src, size_t 
         memcpy(&v, s, 8);
         store_relaxed(at++, v);
     }
-    if (tail == 0)
-        return;
-    if (n >= 8) {
-        memcpy(&v, end - 8, 8); /* the last eight bytes; those before the tail are shifted out (little endian) */
-        v >>= 8 * (8 - tail);
-    } else {
-        v = load_tail(s, tail);
-    }
-    store_relaxed(at, v);
+    if (tail != 0)
+        store_relaxed(at, load_last(src, n));
 }
 
 /* Zeros a small struct without a call or a string instruction (22 ns each here). bytes is a constant. */
@@ -180,13 +183,7 @@ static inline bool idem_shared_equal(const struct idem_a64 *shared, const void *
     }
     if (n % 8 == 0)
         return true;
-    if (n >= 8) { /* as in idem_put_padded() */
-        memcpy(&v, end - 8, 8);
-        v >>= 8 * (8 - n % 8);
-    } else {
-        v = load_tail(b, n);
-    }
-    return load_relaxed(shared) == v;
+    return load_relaxed(shared) == load_last(bytes, n);
 }
 
 #endif

@@ -36,9 +36,7 @@ bool idem_index_help(struct idem_ctx *ctx, uint64_t home, uint64_t h)
 
 bool idem_index_unchanged(const struct idem_found *found)
 {
-    fence_acquire(); /* P3 acquire: all that was copied before the word is loaded again */
-    /* relaxed: ordered by the fence. WAITERS may have appeared: it is the same entry in the same state. */
-    return ((load_relaxed(found->slot) ^ found->word) & ~WORD_WAITERS) == 0;
+    return idem_slot_unchanged(found->slot, found->word);
 }
 
 void idem_index_copy_key(const struct idem_entry *e, void *key)

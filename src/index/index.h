@@ -80,7 +80,15 @@ int idem_index_find(struct idem_ctx *ctx, const struct idem_index_key *key, stru
 bool idem_index_try(const struct idem_view *v, const struct idem_index_key *key, uint64_t place,
                     struct idem_found *found);
 
-/* Is w still in the slot? To be asked after copying from an entry (a reader's validation, P3). */
+/* Does the slot still hold the word, but for WAITERS, which may have appeared: is it the same entry in the same state? To be asked after copying from
+   an entry (a reader's validation). */
+static inline bool idem_slot_unchanged(const struct idem_a64 *slot, uint64_t word)
+{
+    fence_acquire(); /* P3 acquire: all that was copied before the word is loaded again */
+    return ((load_relaxed(slot) ^ word) & ~WORD_WAITERS) == 0; /* relaxed: ordered by the fence */
+}
+
+/* The same of what was found. */
 bool idem_index_unchanged(const struct idem_found *found);
 
 /* Sets the compare hazard and loads the slot again: false if the word is gone. Then found->word may be compared-and-swapped. */

@@ -25,13 +25,9 @@ struct idem_look {
     uint64_t word;
 };
 
-/* relaxed: ordered by the fence. WAITERS may have appeared: it is the same entry in the same state. */
 INLINE bool idem_known_unchanged(const struct idem_look *l)
 {
-    if (IDEM_FAULT("known.unchecked"))
-        return true;
-    fence_acquire(); /* P3 acquire: all that was read, before the word is loaded again */
-    return ((load_relaxed(l->slot) ^ l->word) & ~WORD_WAITERS) == 0; /* relaxed: as above */
+    return IDEM_FAULT("known.unchecked") || idem_slot_unchanged(l->slot, l->word);
 }
 
 /* What is left of the entry's region behind its first byte. */

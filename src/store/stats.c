@@ -69,7 +69,7 @@ static void look_at_regions(const struct idem_view *v, idem_stats_data *s)
     for (uint32_t i = 0; i < v->region_count; i++) {
         const struct idem_region_shm *r = &v->regions[i];
         uint64_t state = load_relaxed(&r->state), meta = load_relaxed(&r->meta), cursor = load_relaxed(&r->cursor);
-        unsigned phase = region_phase(state), klass = (unsigned)(meta >> 40 & 0xff);
+        unsigned phase = region_phase(state), klass = region_class_of(meta);
         s->regions_free += phase == REGION_FREE;
         s->regions_open += region_in_use(state);
         s->regions_draining += phase != REGION_FREE && !region_in_use(state);
