@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arena/entry.h"
 #include "base/error.h"
 #include "base/point.h"
 #include "recover/replay.h"
@@ -191,7 +192,8 @@ static int set_time(struct rebuild *b)
         b->as.ceiling_ms = b->again.floor_ms;
     if (IDEM_FAULT("recover.ceiling"))
         b->as.ceiling_ms = last->ceiling_ms;
-    if (b->as.ceiling_ms > IDEM_WAL_TIME_MAX - IDEM_TTL_MAX_MS) /* what we would write of it, nobody would read */
+    /* A store has fewer bits for a time than a log has: what we would make of it, nobody would open. */
+    if (b->as.ceiling_ms > ENTRY_TIME_MAX - IDEM_TTL_MAX_MS)
         return idem_fail(IDEM_E_LOG_DAMAGED,
                          "%s: its newest batch says that it is %lld ms since 1970, or that tokens were promised for "
                          "such a time: a faulty "
