@@ -10,13 +10,19 @@
 
 #include "base/point.h"
 
+/* Check 3. Nobody who lives is in the middle of using a chunk of this region. */
+static bool unused_by_lanes(const struct idem_ctx *ctx, uint32_t index)
+{
+    return idem_arena_unhazarded(ctx, index, false) || IDEM_FAULT("share.unchecked");
+}
+
 /* Invariant 7. True: the region is SHARED. A lane that sleeps inside of an operation keeps the region to itself; one that is dead doesn't. */
 static bool share_region(struct idem_ctx *ctx, uint32_t index, uint64_t state)
 {
     struct idem_region_shm *r = &ctx->v->regions[index];
     if (region_phase(state) == REGION_OPEN) {
         uint64_t sealed = region_state(REGION_SEALED, region_expiry(state), region_generation(state));
-        if (!idem_arena_unhazarded(ctx, index, false)) /* a look before, so that it isn't sealed in vain */
+        if (!unused_by_lanes(ctx, index)) /* a look before, so that it isn't sealed in vain */
             return false;
         if (!cas_seq_cst(&r->state, &state, sealed)) /* P4 seq_cst: state, then hazards */
             return false;
@@ -24,7 +30,7 @@ static bool share_region(struct idem_ctx *ctx, uint32_t index, uint64_t state)
         state = sealed;
     }
     if (region_phase(state) == REGION_SEALED) {
-        if (!idem_arena_unhazarded(ctx, index, false)) /* check 3 */
+        if (!unused_by_lanes(ctx, index)) /* check 3 */
             return false;
         uint64_t shared = region_state(REGION_SHARED, region_expiry(state), region_generation(state));
         if (!cas_seq_cst(&r->state, &state, shared)) /* P5 release: what its lanes did; P4 as above */

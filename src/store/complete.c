@@ -11,7 +11,8 @@
  * now, it did all the time, and its region was not recycled; if it does not, what was read is thrown away. Reads and load are kept in order by a
  * fence (P3). And why one load is enough: it comes after the hazard's store (P4), and from then on the region is kept.
  *
- * If we die here: as in finish.c; the crash points are the same.
+ * If we die here: as in finish.c; the crash points are the same, and one before them: at complete.written nothing has happened, and who has the lane
+ * or the region's rest next writes over what is there.
  */
 #include <string.h>
 
@@ -111,6 +112,7 @@ INLINE bool complete_plain(struct idem_ctx *ctx, const idem_claim *claim, uint64
         return false;
     unsigned durability = idem_response_durability(v, r);
     idem_entry_store_answer(at, &old, durability == IDEM_DURABILITY_SYNC ? ENTRY_SYNC : 0, expiry_ms, now_ms, r);
+    IDEM_POINT("complete.written");
     struct idem_space space;
     struct idem_found f;
     f.slot = &v->buckets[claim->place / 8].slots[claim->place % 8];

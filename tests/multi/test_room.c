@@ -280,6 +280,62 @@ static void an_answer_gets_the_room_that_another_process_made_for_it(void **stat
     support_promise(check_room_made_by_another, faults);
 }
 
+/* ------------------------------------------------------------------ a lane that sleeps in the middle of its chunk */
+
+/* Stops when the answer is written, and its place not taken yet: the chunk's span names it as free. */
+static void sleeps_over_a_written_answer(void *dir)
+{
+    idem_store *store = support_attach(dir);
+    idem_claim claim;
+    put(store, 0, 0, BODY_BYTES); /* now the lane has a chunk */
+    CHECK_IS(claim_one(store, 1, 0, &claim), IDEM_CLAIMED);
+    support_at_point("complete.written", 1, support_stop, NULL);
+    CHECK_IS(answer_one(store, &claim, BODY_BYTES), IDEM_OK);
+    idem_close(store);
+}
+
+static void note_taken(void *taken)
+{
+    *(bool *)taken = true;
+}
+
+static void check_a_sleepers_place(void *dir)
+{
+    bool taken = false;
+    idem_store *store = make(dir, 300, BODY_BYTES);
+    pid_t pid = support_spawn(sleeps_over_a_written_answer, dir);
+    CHECK(support_wait_stopped(pid, SUPPORT_PATIENCE_MS));
+    unsigned keys = 2, large;
+    /* Large answers take regions until hardly one is free; small ones then take what others have left: once, if there is any for them. (In the end
+       the sweep would move the sleeper's claim, and it would not take that place any more.) */
+    for (; support_stats(store).regions_free > 6; keys++)
+        put(store, keys, 0, 60000);
+    large = keys;
+    support_at_point("share.taken", 1, note_taken, &taken);
+    for (int e = IDEM_OK; e == IDEM_OK && !taken; keys += e == IDEM_OK) {
+        idem_claim claim;
+        e = claim_one(store, keys, 0, &claim);
+        e = e == IDEM_CLAIMED ? answer_one(store, &claim, BODY_BYTES) : e;
+        CHECK(e == IDEM_OK || e == IDEM_TOMBSTONE || e == IDEM_E_FULL);
+    }
+    support_at_point(NULL, 0, NULL, NULL);
+    CHECK(taken || keys > large + 50);
+    support_kill(pid, SIGCONT);
+    CHECK_IS(support_reap(pid, SUPPORT_PATIENCE_MS), 0);
+    for (unsigned i = 0; i < keys; i++) {
+        char name[48];
+        CHECK_IS(support_begin(store, name_of(i, name), NULL), IDEM_REPLAY);
+    }
+    support_verify(dir);
+    idem_close(store);
+}
+
+static void where_a_lane_sleeps_over_its_next_place_nobody_else_takes_it(void **state)
+{
+    (void)state;
+    support_promise(check_a_sleepers_place, FAULTS("share.unchecked"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +345,7 @@ int main(void)
         cmocka_unit_test(all_keys_fit_when_64_processes_fill_the_store_at_once),
         cmocka_unit_test(all_keys_fit_when_processes_that_fill_the_store_are_killed),
         cmocka_unit_test(an_answer_gets_the_room_that_another_process_made_for_it),
+        cmocka_unit_test(where_a_lane_sleeps_over_its_next_place_nobody_else_takes_it),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }

@@ -14,6 +14,19 @@ static void complete(struct crash_page *page, idem_store *store, struct stage *s
     page->verdict = support_complete(store, &page->claim, 200, "done");
 }
 
+/* The straight way of store/complete.c, which a thread's first answer can't go. */
+static void complete_again(struct crash_page *page, idem_store *store, struct stage *st)
+{
+    idem_request before = stage_request(st, STAGE_SPARE + 1);
+    idem_response r = support_response(200, "done");
+    idem_claim first;
+    scene_take(page, store, st);
+    CHECK_IS(idem_begin(store, &before, &first, NULL), IDEM_CLAIMED);
+    CHECK_IS(idem_complete(store, &first, &r), IDEM_OK);
+    crash_arm();
+    page->verdict = idem_complete(store, &page->claim, &r);
+}
+
 /* Long-lived answers have taken the regions that an answer may take at once, and left a little room in each. */
 static void leave_little(struct stage *st)
 {
@@ -294,6 +307,11 @@ static void open_and_begin(struct crash_page *page, idem_store *unused, struct s
 
 const struct scene scenes_of_memory[] = {
     {.name = "an owner who completes", .act = complete, .effect = SWAP, .before = DEAD_MARKED, .after = ANSWER("done")},
+    {.name = "an owner who completes and has answered before",
+     .act = complete_again,
+     .effect = SWAP,
+     .before = DEAD_MARKED,
+     .after = ANSWER("done")},
     {.name = "an owner who completes in what others have left",
      .prepare = leave_little,
      .act = complete,
