@@ -146,7 +146,7 @@ names() {
 # Every rule that a model names is one that is tried.
 rules() {
     local model rule missing=""
-    for model in claim region liveness rescue wal wake recover; do
+    for model in claim free region share liveness rescue wal wake recover; do
         while read -r rule; do
             grep -qE "^refuted $model $rule( |$)" "${BASH_SOURCE[0]}" || missing+="$model:$rule "
         done < <(grep -oE 'DROPPED\([A-Z_0-9]+\)' "$here/$model.pml" | sed -E 's/.*\((.*)\)/\1/' | sort -u)
@@ -180,6 +180,16 @@ refuted claim DEATH_THEN_HEADER DEATHS=1
 refuted claim JUDGE_DEATH DEATHS=1
 refuted claim IN_PLACE PRESET=2
 
+build free free
+export CLAIMS=1 STEPS=1
+holds free 300000 "two forget and free the same key, two claim it"
+refuted free LOOK_AGAIN
+refuted free LOOK_AFTER
+refuted free WORD_THEN_HEADER
+refuted free UNNAME
+refuted free UNNAME_BY_CAS
+refuted free FREE_BY_CAS
+
 build region region
 export DEATHS=1 SWEEPERS=1 ROLES0=3 ROLES1=0 LIVES=3 PASSES=4 PUT_OFF=0
 holds region 1400000 "three lives of two generations, a worker that writes and compares dies, the next has its lane"
@@ -205,6 +215,23 @@ refuted region CURSOR_THEN_STATE
 refuted region CURSOR_THEN_NOTE
 refuted region PUT_OFF_UNNOTED
 refuted region PUT_OFF_FIRST
+
+build share share
+export DEATHS=0 VICTIMS=1 DRAINS=0 LIVES=1 ROLES0=1 ROLES1=2 ROLES2=0
+holds share 590000 "two share, the lane's owner dies, the next goes on with the chunk" DEATHS=1 ROLES2=2
+holds share 720000 "one shares, the region is drained from any phase, in two lives" DRAINS=1 LIVES=2
+refuted share CHECK_3
+refuted share SEAL_FIRST
+refuted share HAZARD_FIRST
+refuted share OPEN_ONLY
+refuted share SPAN_BY_CAS ROLES2=2
+refuted share SPAN_FIRST DEATHS=1
+refuted share JUDGE_AFTER_SEAL DEATHS=1
+refuted share CHECK_1 DRAINS=1
+refuted share COUNT_BY_CAS DRAINS=1 ROLES2=2
+refuted share TAKER_HAZARD DRAINS=1 LIVES=2
+refuted share TAKER_LOOKS DRAINS=1 LIVES=2
+refuted share LIFE_IN_SPAN DRAINS=1 LIVES=3 ROLES0=3 ROLES1=0
 
 build liveness liveness
 export REGISTRANTS=2 DEATHS=2 FORKS=1
