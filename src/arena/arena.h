@@ -18,7 +18,8 @@
  *     again afterwards unchanged (P4); the region becomes FREE only when no live lane's hazard of either kind names it
  *     [check 2]. So a word never comes back while anybody may compare it.
  *  4. A dead lane's hazards do not count. Death is permanent (segment/process.h), and is judged anew for each check.
- *  5. An address is handed out once in a generation of its region; cursor, meta and drain words carry the generation.
+ *  5. An address is handed out once in a generation of its region; cursor, meta and drain words carry the generation. Who opens the region changes meta and
+ *     drain from words that he loaded before he found it FREE: later lives' words are never changed for an earlier one's sake.
  *  6. All entries of a region but claims have expired when the region's own expiry is over: allocation raises it first.
  *  7. In an OPEN region a chunk's `span` and the space above it are its lane's, which uses them under a write hazard that it set before it saw
  *     OPEN (P4). In SEALED nobody allocates. It becomes SHARED only when no live lane's write hazard names it [check 3], so that whoever saw OPEN

@@ -120,8 +120,8 @@ static void note_pass(struct idem_view *v, struct idem_region_shm *r, unsigned g
     uint64_t cursor = load_acquire(&v->generation->cursor); /* P9 acquire: after check 1 */
     /* Slice 0 means: this pass has not begun, so all of it will come after check 1. */
     uint64_t pass = cursor_pass(cursor) + (cursor_slice(cursor) == 0 ? 1 : 2);
-    /* relaxed: it follows check 1, which loads seq_cst */
-    cas_relaxed(&r->drain, &drain, (uint64_t)generation << 48 | DRAIN_NOTED | pass);
+    /* P5 release: that it is DRAINING. It follows check 1, which loads seq_cst */
+    cas_acq_rel(&r->drain, &drain, (uint64_t)generation << 48 | DRAIN_NOTED | pass);
     IDEM_POINT("sweep.noted");
     add_relaxed(&v->generation->waiting, 1); /* relaxed: a hint */
 }

@@ -230,7 +230,8 @@ bool idem_region_take(struct idem_ctx *ctx, uint32_t index, unsigned g, uint64_t
     }
 }
 
-/* FREE -> OPEN for a class. Invariant 5: meta is set once a generation, by whoever comes first; the rest finish his work. */
+/* FREE -> OPEN for a class. Invariant 5: meta is set once a generation, by whoever comes first; the rest finish his work. Who sleeps here may find
+   the words of a life that others have begun and ended meanwhile, or of the one that runs: these are not his to change. */
 static bool open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, int64_t now_ms)
 {
     struct idem_view *v = ctx->v;
@@ -238,19 +239,22 @@ static bool open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, in
     uint64_t state = load_acquire(&r->state); /* P5 acquire: what was done before it became FREE */
     if (region_phase(state) != REGION_FREE)
         return false;
+    IDEM_POINT("region.found");
     unsigned g = region_generation(state);
-    uint64_t meta = load_relaxed(&r->meta); /* relaxed: published by the CAS on the state */
+    uint64_t meta = load_acquire(&r->meta), drain = load_acquire(&r->drain); /* P5 acquire: the state they are for */
+    if (load_relaxed(&r->state) != state && !IDEM_FAULT("region.unlooked"))  /* relaxed: after both, by their acquire */
+        return false;
     if (meta >> 48 != g) {
         uint64_t opened = (uint64_t)(now_ms - v->fixed.created_ms) & ((UINT64_C(1) << 40) - 1);
-        cas_relaxed(&r->meta, &meta, (uint64_t)g << 48 | (uint64_t)klass << 40 | opened); /* relaxed: as above */
+        /* P5 release: that it is FREE */
+        cas_acq_rel(&r->meta, &meta, (uint64_t)g << 48 | (uint64_t)klass << 40 | opened);
         IDEM_POINT("region.meta");
     }
-    meta = load_relaxed(&r->meta); /* relaxed: as above */
+    meta = load_relaxed(&r->meta); /* relaxed: published by the CAS on the state */
     unsigned opened_for = region_class_of(meta);
     if (meta >> 48 != g || opened_for >= IDEM_CLASSES)
         return false;
     /* A drain word with this generation is from 65,535 lives ago: nobody drains what is not open. */
-    uint64_t drain = load_relaxed(&r->drain); /* relaxed: published by the CAS on the state */
     if (drain >> 48 == g)
         cas_relaxed(&r->drain, &drain, 0); /* relaxed: as above */
     /* It expires now; the first entry raises that, whatever its class. */

@@ -14,7 +14,8 @@
  * P4 hazard against sweep: the operation stores its hazard, then loads the region state (or the slot word); the sweeper
  *    changes the region state (or the slot word), then loads the hazards. All four are seq_cst: one of the two sees the other.
  * P5 region state: what was set up before the region was opened, and what was cleared before it was freed; release by every
- *    CAS on a state, acquire by every load.
+ *    CAS on a state, acquire by every load. Also a state before the meta and drain words of that life: who opens a region and finds one of these
+ *    sees that it is not FREE any more.
  * P6 the magic of root and generation is stored last: everything before it is complete.
  * P7 a process slot's incarnation: its lock byte is held before it is raised to odd.
  * P8 a lane's owner: what the last owner did with the lane before the next owner uses it.

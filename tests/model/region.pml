@@ -54,6 +54,7 @@ c_code {
 #define PUT_OFF_UNNOTED 19   /* putting off spoils a note that is just being made, too */
 #define PUT_OFF_FIRST 20     /* a note is put off before the cursor leaves the slice */
 #define COUNTS_BY_LIFE 17    /* the counts tell lives apart by more than the generation */
+#define OPENER_LOOKS 21      /* who opens a region looks at its state again after loading the words that he will change */
 #define SPAN_FIRST 16        /* a chunk is used up before it is written to: the lane's next owner goes on behind */
 
 /* Roles of a worker. */
@@ -66,6 +67,8 @@ c_code {
 #define RETIRING 3
 /* In the code expiry and opening time tell lives apart; the FREE word has but the generation. */
 byte phase, generation, life;
+byte meta; /* the life that it was set for; 0 none */
+#define META_GENERATION(l) ((l) == 0 -> 255 : ((l) - 1) % GENERATIONS)
 byte taken_generation = 255;  /* the region's cursor word: the chunk was taken in this generation */
 byte filled_in, filled, emptied_in, emptied;  /* the counts and the life they are of */
 /* The drain word: a pass, or how often it was put off before it was noted. */
@@ -293,12 +296,12 @@ inline unhazarded(compare_too) {
 
 /* passes: makes passes all the time, for other regions' sake, and does nothing else. */
 proctype sweeper(byte lane; bool passes) provided (!dying) {
-    byte g, at_life, n_generation, n_pass, n_count, c_pass, c_slice, w, l, in, out;
+    byte g, m, at_life, n_generation, n_pass, n_count, c_pass, c_slice, w, l, in, out;
     bool named, known_dead[LANES];
 
 rest:
     atomic {
-        g = 0; at_life = 0; n_generation = 0; n_pass = 0; n_count = 0; c_pass = 0; c_slice = 0; w = 0; in = 0; out = 0;
+        g = 0; m = 0; at_life = 0; n_generation = 0; n_pass = 0; n_count = 0; c_pass = 0; c_slice = 0; w = 0; in = 0; out = 0;
         hazard_compare[lane] = 0;
         known_dead[0] = 0; known_dead[1] = 0
     }
@@ -333,11 +336,29 @@ sweep_draining:
        goto helping
     fi;
 
-open: /* a note with this generation is of an earlier life: nobody drains what is not open */
-    atomic {
-        n_generation = note_generation; n_pass = note_pass; n_count = note_count;
-        GOTO_IF(note_generation != g || DROPPED(NOTE_CLEARED), opening)
+region_found:
+open:
+    atomic { m = meta }
+    atomic { n_generation = note_generation; n_pass = note_pass; n_count = note_count }
+    atomic { /* these are of a later life unless it is FREE still */
+        if
+        :: phase == FREE && generation == g -> at_life = life + 1
+        :: else -> GOTO_IF(!DROPPED(OPENER_LOOKS), rest)
+        fi
     }
+    if
+    :: META_GENERATION(m) != g ->
+        atomic {
+            if
+            :: meta == m -> assert(phase == FREE && life + 1 == at_life); meta = at_life
+            :: else -> GOTO_IF(META_GENERATION(meta) != g, rest)
+            fi
+        }
+    :: else
+    fi;
+region_meta:
+    atomic { at_life = 0; m = 0; GOTO_IF(n_generation != g || DROPPED(NOTE_CLEARED), opening) }
+    /* a note with this generation is of an earlier life: nobody drains what is not open */
     atomic {
         if
         :: note_generation == n_generation && note_pass == n_pass && note_count == n_count ->

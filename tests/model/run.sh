@@ -215,6 +215,9 @@ refuted region CURSOR_THEN_STATE
 refuted region CURSOR_THEN_NOTE
 refuted region PUT_OFF_UNNOTED
 refuted region PUT_OFF_FIRST
+export SWEEPERS=3 ROLES0=0 LIVES=2 PUT_OFF=0
+holds region 196000 "two who open and drain it, without traffic"
+refuted region OPENER_LOOKS
 
 build share share
 export DEATHS=0 VICTIMS=1 DRAINS=0 LIVES=1 ROLES0=1 ROLES1=2 ROLES2=0
