@@ -184,6 +184,7 @@ static void step(struct idem_ctx *ctx, uint32_t index, int pressure, int64_t now
                         region_state(REGION_FREE, 0, next))) { /* P5 release: every use of the old generation */
             IDEM_POINT("sweep.recycled");
             store_relaxed(&v->generation->answers_refused, 0); /* relaxed: decides about thrift only */
+            store_relaxed(&v->generation->free_most, 0);       /* relaxed: a hint */
             if (load_relaxed(&v->generation->free_from) > index)
                 store_relaxed(&v->generation->free_from, index); /* relaxed: a hint */
             idem_count(ctx, COUNT_SWEPT_REGIONS);

@@ -270,12 +270,22 @@ static bool open_region(struct idem_ctx *ctx, uint32_t index, unsigned klass, in
 #define KEPT_MOST 32u
 _Static_assert(KEPT_MOST + 2 + 8 <= TRIES, "what is kept, and eight to choose from");
 
+/* Somebody counted, and no more than so many regions were free. It may be wrong: a region may have been freed while he did. Who would refuse an
+   operation for it forgets it first, and looks (idem_arena_reserve()). */
+static bool free_at_most(const struct idem_view *v, uint32_t n)
+{
+    uint64_t most = load_relaxed(&v->generation->free_most); /* relaxed: a hint */
+    return most != 0 && most - 1 <= n;
+}
+
 /* A free region for the class, leaving `keep` free ones. */
 static bool open_some(struct idem_ctx *ctx, unsigned klass, uint32_t keep, int64_t now_ms)
 {
     struct idem_view *v = ctx->v;
     uint32_t seen[TRIES], n = 0;
     uint32_t limit = keep + 8;
+    if (free_at_most(v, keep))
+        return false;
     /* All lanes begin at the front: low regions are used first and stay warm. */
     uint64_t hint = load_relaxed(&v->generation->free_from); /* relaxed: a hint */
     uint32_t front = hint < v->region_count ? (uint32_t)hint : 0;
@@ -284,6 +294,8 @@ static bool open_some(struct idem_ctx *ctx, unsigned klass, uint32_t keep, int64
         if (region_phase(load_relaxed(&v->regions[index].state)) == REGION_FREE) /* relaxed: open_region looks again */
             seen[n++] = index;
     }
+    if (n < limit)
+        store_relaxed(&v->generation->free_most, (uint64_t)n + 1); /* relaxed: a hint */
     for (uint32_t i = 0; i + keep < n; i++) {
         if (!open_region(ctx, seen[i], klass, now_ms))
             continue;
@@ -313,6 +325,8 @@ bool idem_arena_scarce(const struct idem_view *v)
 {
     uint32_t enough = kept_free(v, FOR_CLAIM) + (v->region_count / 8 < TRIES ? v->region_count / 8 : TRIES) + 2;
     uint32_t n = 0;
+    if (free_at_most(v, enough - 1))
+        return true;
     /* From the end: low regions are used first. */
     for (uint32_t i = v->region_count; i > 0 && n < enough; i--)
         n += region_phase(load_relaxed(&v->regions[i - 1].state)) ==
@@ -456,6 +470,26 @@ static bool from_shared(struct idem_ctx *ctx, unsigned klass, uint32_t keep, uin
            from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space);
 }
 
+/* Past the lane's own chunk: in regions that are open, in a free one, in what others have left. */
+static bool find_room(struct idem_ctx *ctx, unsigned klass, enum idem_purpose purpose, uint64_t bytes,
+                      int64_t expiry_ms, int64_t now_ms, struct idem_space *space)
+{
+    struct idem_view *v = ctx->v;
+    uint32_t keep = kept_free(v, purpose);
+    if (from_class(ctx, klass, klass, bytes, expiry_ms, now_ms, space))
+        return true;
+    if (klass != CLASS_CLAIMS && idem_arena_scarce(v) && from_shared(ctx, klass, keep, bytes, expiry_ms, now_ms, space))
+        return true;
+    if (from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space))
+        return true;
+    /* The claims' region is the last resort: what stays there for long is moved out of it by the sweep. A moved claim may go anywhere. */
+    return purpose != FOR_CLAIM &&
+           ((klass != CLASS_CLAIMS && from_class(ctx, CLASS_CLAIMS, klass, bytes, expiry_ms, now_ms, space)) ||
+            from_classes(ctx, CLASS_NEVER + 1, IDEM_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||
+            (klass != CLASS_NEVER && from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space)) ||
+            (klass != CLASS_CLAIMS && from_any_left(ctx, klass, bytes, expiry_ms, now_ms, space)));
+}
+
 int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose purpose, uint64_t bytes,
                        int64_t expiry_ms, int64_t now_ms, struct idem_space *space)
 {
@@ -474,20 +508,14 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
         remember(ctx, klass, c);
         return IDEM_OK;
     }
-    uint32_t keep = kept_free(v, purpose);
-    if (from_class(ctx, klass, klass, bytes, expiry_ms, now_ms, space))
+    if (find_room(ctx, klass, purpose, bytes, expiry_ms, now_ms, space))
         return IDEM_OK;
-    if (klass != CLASS_CLAIMS && idem_arena_scarce(v) && from_shared(ctx, klass, keep, bytes, expiry_ms, now_ms, space))
-        return IDEM_OK;
-    if (from_own_class(ctx, klass, keep, bytes, expiry_ms, now_ms, space))
-        return IDEM_OK;
-    /* The claims' region is the last resort: what stays there for long is moved out of it by the sweep. A moved claim may go anywhere. */
-    if (purpose != FOR_CLAIM &&
-        ((klass != CLASS_CLAIMS && from_class(ctx, CLASS_CLAIMS, klass, bytes, expiry_ms, now_ms, space)) ||
-         from_classes(ctx, CLASS_NEVER + 1, IDEM_CLASSES, klass, bytes, expiry_ms, now_ms, space) ||
-         (klass != CLASS_NEVER && from_class(ctx, CLASS_NEVER, klass, bytes, expiry_ms, now_ms, space)) ||
-         (klass != CLASS_CLAIMS && from_any_left(ctx, klass, bytes, expiry_ms, now_ms, space))))
-        return IDEM_OK;
+    struct idem_a64 *most = &v->generation->free_most;
+    if (load_relaxed(most) != 0 && !IDEM_FAULT("room.believed")) { /* relaxed: a hint */
+        store_relaxed(most, 0);                                    /* relaxed: a hint */
+        if (find_room(ctx, klass, purpose, bytes, expiry_ms, now_ms, space))
+            return IDEM_OK;
+    }
     if (purpose == FOR_ANSWER && bytes <= UINT64_C(1) << v->chunk_shift)
         store_relaxed(&v->generation->answers_refused, 1); /* relaxed: decides about thrift only */
     idem_arena_leave(ctx);

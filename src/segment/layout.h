@@ -53,7 +53,7 @@
 #define IDEM_ROOT_MAGIC       UINT64_C(0x31746f6f726d6469) /* "idmroot1" */
 #define IDEM_GENERATION_MAGIC UINT64_C(0x316e65676d656469) /* "idemgen1" */
 #define IDEM_LAYOUT_MAJOR     3u
-#define IDEM_LAYOUT_MINOR     0u
+#define IDEM_LAYOUT_MINOR     1u
 #define IDEM_FEATURE_LOG      UINT64_C(1) /* required: who does not push must not write */
 
 #define IDEM_BUCKET_SLOTS  7u
@@ -188,6 +188,8 @@ struct idem_generation_shm {
     struct idem_a64
         tight_claims; /* region + 1 of the claims' that was opened when hardly another was free: no lane takes chunks of it */
     struct idem_a64 open[IDEM_CLASSES]; /* region + 1 that is open for a class; a hint */
+    struct idem_a64
+        free_most; /* so many regions are free at most, + 1 (0: nobody has counted since one was freed); a hint (3.1) */
 };
 
 struct idem_bucket_shm {

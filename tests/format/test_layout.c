@@ -1,5 +1,5 @@
 /*
- * tests/format/test_layout.c - layout 3.0, pinned: offsets as literals, and what the library writes, read by hand.
+ * tests/format/test_layout.c - layout 3.1, pinned: offsets as literals, and what the library writes, read by hand.
  *
  * The decoder below knows segment/layout.h and arena/entry.h by their text only: no struct, constant or function of the library is used in it
  * (but xxhash, which the text names). If one of these tests fails, stores of one version can't be read by the other: the layout's version has
@@ -24,7 +24,7 @@
 #define AT(type, field, offset) CHECK_IS(offsetof(struct type, field), offset)
 #define SIZE(type, bytes)       CHECK_IS(sizeof(struct type), bytes)
 
-static void shared_structs_lie_where_layout_3_0_says(void **state)
+static void shared_structs_lie_where_layout_3_1_says(void **state)
 {
     (void)state;
     SIZE(idem_root_const, 448);
@@ -98,7 +98,7 @@ static void shared_structs_lie_where_layout_3_0_says(void **state)
     AT(idem_generation_const, arena_off, 80);
     AT(idem_generation_const, chunk_shift, 88);
     AT(idem_generation_const, checksum, 120);
-    SIZE(idem_generation_shm, 1360);
+    SIZE(idem_generation_shm, 1368);
     AT(idem_generation_shm, magic, 0);
     AT(idem_generation_shm, fixed, 64);
     AT(idem_generation_shm, cursor, 200);
@@ -111,6 +111,7 @@ static void shared_structs_lie_where_layout_3_0_says(void **state)
     AT(idem_generation_shm, left_from, 256);
     AT(idem_generation_shm, tight_claims, 264);
     AT(idem_generation_shm, open, 272);
+    AT(idem_generation_shm, free_most, 1360);
     SIZE(idem_bucket_shm, 64);
     AT(idem_bucket_shm, header, 0);
     AT(idem_bucket_shm, slots, 8);
@@ -125,11 +126,11 @@ static void shared_structs_lie_where_layout_3_0_says(void **state)
     AT(idem_chunk_shm, span, 16);
 }
 
-static void fixed_numbers_are_those_of_layout_3_0(void **state)
+static void fixed_numbers_are_those_of_layout_3_1(void **state)
 {
     (void)state;
     CHECK_IS(IDEM_LAYOUT_MAJOR, 3);
-    CHECK_IS(IDEM_LAYOUT_MINOR, 0);
+    CHECK_IS(IDEM_LAYOUT_MINOR, 1);
     CHECK_IS(IDEM_ROOT_MAGIC, 0x31746f6f726d6469);
     CHECK_IS(IDEM_GENERATION_MAGIC, 0x316e65676d656469);
     CHECK_IS(IDEM_BUCKET_SLOTS, 7);
@@ -354,8 +355,8 @@ static void what_the_library_writes_is_read_by_hand(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shared_structs_lie_where_layout_3_0_says),
-        cmocka_unit_test(fixed_numbers_are_those_of_layout_3_0),
+        cmocka_unit_test(shared_structs_lie_where_layout_3_1_says),
+        cmocka_unit_test(fixed_numbers_are_those_of_layout_3_1),
         cmocka_unit_test(what_the_library_writes_is_read_by_hand),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);

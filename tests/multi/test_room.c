@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/handle.h"
+
 #define KEYS       4000u
 #define BODY_BYTES 512u
 #define LANES      240u
@@ -336,6 +338,28 @@ static void where_a_lane_sleeps_over_its_next_place_nobody_else_takes_it(void **
     support_promise(check_a_sleepers_place, FAULTS("share.unchecked"));
 }
 
+/* ------------------------------------------------------------------ a count that is out of date */
+
+/* One counts free regions and sleeps; another frees some, and forgets what was counted before; then the first one writes down what he saw: that none is
+   free. That is how memory looks afterwards. */
+static void check_an_old_count(void *dir)
+{
+    idem_store *store = make(dir, 300, BODY_BYTES);
+    struct idem_view *v = store->view;
+    for (unsigned i = 0; i < 300; i++) {
+        store_relaxed(&v->generation->free_most, 1);
+        put(store, i, 0, BODY_BYTES);
+    }
+    support_verify(dir);
+    idem_close(store);
+}
+
+static void nothing_is_refused_for_an_old_count_of_free_regions(void **state)
+{
+    (void)state;
+    support_promise(check_an_old_count, FAULTS("room.believed"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +370,7 @@ int main(void)
         cmocka_unit_test(all_keys_fit_when_processes_that_fill_the_store_are_killed),
         cmocka_unit_test(an_answer_gets_the_room_that_another_process_made_for_it),
         cmocka_unit_test(where_a_lane_sleeps_over_its_next_place_nobody_else_takes_it),
+        cmocka_unit_test(nothing_is_refused_for_an_old_count_of_free_regions),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
