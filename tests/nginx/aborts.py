@@ -28,7 +28,7 @@ def place(name):
 
 
 scene = Scene(http="""
-    idem_zone z path={shm}/z keys=64 response=1m;
+    idem_zone z path={shm}/z keys=500 response=128k;
     idem_max_body 4m;
 """, server="\n".join(f"location {place(name)}/ {{ idem z; {how} }}" for name, how in PLACES.items()) + """
         listen 127.0.0.1:{port4} sndbuf=8k; # else the kernel takes whole answers for a client that doesn't read

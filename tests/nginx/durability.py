@@ -31,7 +31,7 @@ scene = Scene(workers=2, http2=True, http="""
         location /tiny-open { idem tiny; idem_fail_open on; proxy_pass http://{up}; }
         location /doomed { idem doomed; proxy_pass http://{up}; }
         location /doomed-open { idem doomed; idem_fail_open on; proxy_pass http://{up}; }
-""", expected=[r"exited on signal 9"])
+""", expected=[r"exited on signal 9"], overfull=("tiny",))
 
 
 def on_disk(zone):

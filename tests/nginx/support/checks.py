@@ -96,10 +96,11 @@ class Later:
 
 
 class Checks:
-    """The checks of one file, in order."""
+    """The checks of one file, in order. listen: called before each one, gives a function that gives the lines to print if it fails."""
 
-    def __init__(self):
+    def __init__(self, listen):
         self._checks = []
+        self._listen = listen
         self.failures = 0
         self.count = 0
 
@@ -118,6 +119,7 @@ class Checks:
     def run_one(self, name, function):
         self.count += 1
         began = time.monotonic()
+        said = self._listen()
         try:
             function()
         except Exception as error:
@@ -127,7 +129,7 @@ class Checks:
                 lines = [str(error), *where(error)]
             else:
                 lines = traceback.format_exc().splitlines()
-            for line in lines:
+            for line in [*lines, *said()]:
                 print(f"# {line}")
         else:
             print(f"ok - {name}")

@@ -12,7 +12,7 @@ import tempfile
 
 from . import client
 from .checks import LIMIT, Checks, Failed, Later, eventually, same
-from .server import MODULE, Nginx, adopt_orphans
+from .server import MODULE, Nginx, adopt_orphans, children, doing
 from .upstream import Route, Routes, Upstream, default_script
 
 _SERVER = """
@@ -26,6 +26,7 @@ _SERVER = """
 """
 _HTTP2 = "listen 127.0.0.1:{port2} http2 reuseport;"
 _TLS = "listen 127.0.0.1:{port3} ssl http2 reuseport; ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem;"
+_LINES_SAID = 20  # of each log, after a check that failed
 
 
 def make_certificate(directory):
@@ -81,10 +82,11 @@ class Handle(Route):
 
 
 class Scene:
-    """expected: patterns of alarms in the error log that a check provokes. upstreams: more of them, {name: class}."""
+    """expected: patterns of alarms in the error log that a check provokes. overfull: names of the stores that a check fills up. upstreams: more of them, {name: class}."""
 
-    def __init__(self, server="", http="", main="", events="", workers=2, ports=("port",), expected=(), upstreams=None, before=None, http2=False, tls=False):
-        self.check = Checks()
+    def __init__(self, server="", http="", main="", events="", workers=2, ports=("port",), expected=(), overfull=(), upstreams=None, before=None, http2=False, tls=False):
+        self.check = Checks(self._listen)
+        self.overfull = overfull
         self.server, self.http, self.main, self.events = server, http, main, events
         self.workers, self.ports, self.expected, self.before = workers, ports, list(expected), before
         self.kinds = upstreams or {}
@@ -228,8 +230,36 @@ class Scene:
             return self.check.finish()
         self.check.run(sys.argv[1] if len(sys.argv) > 1 else "")
         self.routes.open_gates()
+        self.check.run_one("each store was made for the keys that the checks put there", self._stores_fit)
         self.check.run_one("nginx ends in order, and its error log has no alarm", self._end)
         return self.check.finish()
+
+    def _stores_fit(self):
+        """In a store that holds more, chance (its salt) says which key still finds room."""
+        for name in sorted(os.listdir(self.shm)):
+            if name in self.overfull or not os.path.exists(f"{self.shm}/{name}/root"):
+                continue
+            told = json.loads(self.idem("stat", "--walk", "--json", store=name))
+            held, made_for, refused = sum(told["keys_by_state"].values()), told["keys_capacity"], told["counters"]["full"]
+            if held > made_for or refused:
+                raise Failed(f"the store {name} holds {held} keys and was made for {made_for}; it was too full for {refused} claims")
+
+    def _listen(self):
+        """Gives a function that gives what nginx has written from now on, and what its processes are doing."""
+        began = {path: os.path.getsize(path) if os.path.exists(path) else 0 for path in (f"{self.dir}/error.log", f"{self.dir}/access.log")}
+
+        def said():
+            lines = []
+            for path, offset in began.items():
+                if os.path.exists(path):
+                    with open(path, errors="replace") as file:
+                        file.seek(offset)
+                        lines += [f"{os.path.basename(path)}: {line.rstrip()}" for line in file.readlines()[-_LINES_SAID:]]
+            if self.nginx and self.nginx.process:
+                lines += [doing(pid) for pid in (self.nginx.pid, *children(self.nginx.pid))]
+            return lines
+
+        return said
 
     def _end(self):
         orderly = self.nginx.stop()

@@ -93,6 +93,15 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def doing(pid):
+    """In one line: its state, where in the kernel it sleeps (0: it runs), how much it has worked."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/wchan") as wchan:
+            return f"{title(pid)} ({pid}): {stat.read().rsplit(')', 1)[1].split()[0]} {wchan.read()}, {cpu_seconds(pid):.2f} s of CPU"
+    except OSError:
+        return f"{pid}: gone"
+
+
 class Adopted:
     """A child that somebody else started (adopt_orphans()), as subprocess knows its own."""
 
