@@ -322,6 +322,13 @@ if ((long)); then
     export DEATHS=1 SWEEPERS=1 ROLES0=1 ROLES1=2 LIVES=3 PASSES=4 PUT_OFF=1
     holds region-2 8700000 "one writes and dies, one compares"
     holds region-2 4100000 "two write, one dies" ROLES1=1
+    build free-2 free
+    holds free-2 1200000 "two forget and free the same key, two claim it twice" CLAIMS=2 STEPS=1
+    holds free-2 4800000 "two forget and free the same key twice, two claim it" CLAIMS=1 STEPS=2
+    build share-2 share
+    export VICTIMS=2 DRAINS=1 ROLES0=1 ROLES1=2
+    holds share-2 1350000 "two share, the region is drained from any phase" DEATHS=0 LIVES=1 ROLES2=2
+    holds share-2 7500000 "one shares, the region is drained, two lives, one of all dies" DEATHS=1 LIVES=2 ROLES2=0
     build liveness-3 liveness
     holds liveness-3 4300000 "three register in one slot, one forks, one dies" REGISTRANTS=3 DEATHS=1 FORKS=1
     build wal-2 wal
