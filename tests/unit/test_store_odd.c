@@ -107,6 +107,9 @@ static void a_transient_answer_is_believed_only_if_it_is_one_of_this_key(void **
     store_relaxed(region, (phase & ~UINT64_C(7)) | REGION_RETIRING);
     CHECK_IS(idem_begin(s, &waits, &c, NULL), IDEM_IN_PROGRESS);
     store_relaxed(region, phase);
+    store_relaxed(previous, word_moved(was, word_unit(was), word_generation(was) + 1));
+    CHECK_IS(idem_begin(s, &waits, &c, NULL), IDEM_IN_PROGRESS);
+    store_relaxed(previous, was);
     /* Another key's; one of the same length; one that is split in another place. */
     others[2].key.scope = "k";
     others[2].key.scope_bytes = 1;

@@ -157,6 +157,8 @@ static void another_request_with_the_same_key_does_not_get_it(void **state)
     idem_reply reply = IDEM_REPLY_INIT;
     CHECK_IS(idem_begin(store, &rq, &none, &reply), IDEM_CLAIMED); /* not bound: abandoned, nothing lost */
     CHECK(reply.body == NULL);
+    CHECK_IS(idem_begin(store, &rq, &none, &reply), IDEM_IN_PROGRESS); /* nor of the claim that followed */
+    CHECK(reply.body == NULL);
     rq.fingerprint = 98;
     CHECK_IS(idem_begin(store, &rq, &none, &reply), IDEM_MISMATCH);
     CHECK(reply.body == NULL);
@@ -168,6 +170,7 @@ static void repeating_a_transient_complete_is_ok_until_the_next_claim(void **sta
     idem_claim first = claimed(IDEM_CLAIMED);
     fail_transiently(&first, "once");
     fail_transiently(&first, "twice");
+    CHECK_IS(support_complete(store, &first, 200, "for good after all"), IDEM_E_LOST);
     expect_answer(first.token, "once");
     claimed(IDEM_CLAIMED);
     CHECK_IS(support_complete(store, &first, 200, "late"), IDEM_E_LOST);
