@@ -156,13 +156,12 @@ static void a_file_that_can_not_be_written_either_way_is_given_up(void **state)
     CHECK(disk.direct >= 1);
 }
 
-/* 64 bytes of a header, a record of 448 and 159 of 512: it needs no filling. */
-static void a_batch_that_ends_on_a_block_by_itself(void **state)
+/* 64 bytes of a header, a record of `first` and 159 of 512, which is not filled up, and a large batch after it. */
+static void write_unfilled(unsigned first)
 {
-    (void)state;
     const char *dir = support_dir();
     char log[200], body[341];
-    unsigned keys = 0;
+    unsigned keys = 0, whole = first == 448;
     snprintf(log, sizeof log, "%s-log", dir);
     memset(&disk, 0, sizeof disk);
     table = idem_io_system;
@@ -176,17 +175,32 @@ static void a_batch_that_ends_on_a_block_by_itself(void **state)
     o.wal_file_bytes = 1 << 20;
     o.flags |= IDEM_OPEN_NO_FLUSHER;
     idem_store *store = support_open(dir, &o);
-    memset(body, 'b', sizeof body - 1);
-    body[sizeof body - 1] = '\0';
+    memset(body, 'b', first - 108);
+    body[first - 108] = '\0';
     support_answer(store, "a-key-999999", 200, body);
     answer(store, &keys, 159);
-    CHECK_IS(disk.direct, 1); /* it begins on a block, too */
+    CHECK_IS(disk.direct, whole); /* it begins on a block, too */
+    CHECK(strstr(idem_error_detail(), "encoded") == NULL);
     answer(store, &keys, 400);
-    CHECK_IS(disk.direct, 2);
+    CHECK_IS(disk.direct, 2 * whole);
+    CHECK_IS(disk.through, 2 * !whole);
+    CHECK_IS(disk.crooked, 0);
     idem_close(store);
     idem_io = &idem_io_system;
     support_verify(dir);
     support_remove(log);
+}
+
+static void a_batch_that_ends_on_a_block_by_itself(void **state)
+{
+    (void)state;
+    write_unfilled(448);
+}
+
+static void a_batch_that_ends_so_near_a_block_that_no_record_fits_between(void **state)
+{
+    (void)state;
+    write_unfilled(384);
 }
 
 int main(void)
@@ -197,6 +211,7 @@ int main(void)
         cmocka_unit_test(a_write_that_is_refused_is_done_once_more_through_the_cache),
         cmocka_unit_test(a_file_that_can_not_be_written_either_way_is_given_up),
         cmocka_unit_test(a_batch_that_ends_on_a_block_by_itself),
+        cmocka_unit_test(a_batch_that_ends_so_near_a_block_that_no_record_fits_between),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }

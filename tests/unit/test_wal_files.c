@@ -169,6 +169,33 @@ static void a_torn_id_sector_leaves_the_other_one(void **state)
     idem_log_dir_close(&d);
 }
 
+/* The log's own word for whose it is. */
+static void a_place_that_is_no_path_says_nothing(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *says;
+    } cases[] = {{"/dev/shm/s", 10, "/dev/shm/s"}, {"/dev\0shm", 8, ""}, {"s", 1, ""}, {"", 0, ""}};
+    struct idem_log_dir d;
+    char path[IDEM_LOG_PATH_MAX], file[200];
+    const char *log = support_dir();
+    CHECK_IS(idem_log_dir_open(log, true, 0, &d), IDEM_OK);
+    idem_log_place_read(&d, path);
+    CHECK_BYTES(path, strlen(path), ""); /* there is none yet */
+    snprintf(file, sizeof file, "%s/place", log);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int fd = open(file, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+        CHECK_IS(write(fd, cases[i].bytes, cases[i].n), cases[i].n);
+        close(fd);
+        idem_log_place_read(&d, path);
+        CHECK_BYTES(path, strlen(path), cases[i].says);
+    }
+    idem_log_dir_close(&d);
+    support_remove(log);
+}
+
 static void a_file_that_was_cut_or_renamed_is_refused_in_words(void **state)
 {
     (void)state;
@@ -303,6 +330,7 @@ int main(void)
         cmocka_unit_test_setup(what_dead_makers_leave_is_removed, fresh_io),
         cmocka_unit_test_setup(a_file_that_could_not_be_made_leaves_nothing, fresh_io),
         cmocka_unit_test_setup(a_torn_id_sector_leaves_the_other_one, fresh_io),
+        cmocka_unit_test_setup(a_place_that_is_no_path_says_nothing, fresh_io),
         cmocka_unit_test_setup(a_file_that_was_cut_or_renamed_is_refused_in_words, fresh_io),
         cmocka_unit_test_setup(an_id_that_cannot_be_written_or_synced_says_so, fresh_io),
         cmocka_unit_test_setup(whichever_call_fails_beginning_a_log_says_so_and_can_be_repeated, fresh_io),
