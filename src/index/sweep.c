@@ -320,6 +320,7 @@ static bool run_slices(struct idem_ctx *ctx, unsigned most, bool thorough)
     return stepped && !put_off;
 }
 
+/* No more than OWED_MOST, whatever is noted. */
 static uint32_t owed_of(uint64_t word)
 {
     uint32_t owed = (uint32_t)(word >> 32) & UINT16_MAX;
@@ -359,10 +360,10 @@ static void look(struct idem_ctx *ctx)
     struct idem_view *v = ctx->v;
     struct idem_survey survey = {0};
     uint64_t word = load_relaxed(&ctx->lane->sweep); /* relaxed: the lane's own */
-    uint32_t at = (uint32_t)word, owed = owed_of(word) + STEP_SLICES;
+    uint32_t at = (uint32_t)word;
     idem_arena_recycle(ctx, &at, STEP_REGIONS, 0, idem_view_now_ms(v), &survey);
     if (worth_a_pass(v, &survey) && !IDEM_FAULT("sweep.unpaid"))
-        word = with_owed(word, owed < OWED_MOST ? owed : OWED_MOST, idem_arena_scarce(v));
+        word = with_owed(word, owed_of(word) + STEP_SLICES, idem_arena_scarce(v));
     word &= ~(LANE_TOOK_CHUNK | UINT32_MAX);
     store_relaxed(&ctx->lane->sweep, word | at % v->region_count); /* relaxed: as above */
 }
