@@ -185,6 +185,30 @@ static void outcomes_that_somebody_else_records(void **state)
     over();
 }
 
+static void release_it(void *other)
+{
+    idem_key key = support_key(key_of("spare", (unsigned)(judged - spare)));
+    CHECK_IS(idem_release(other, &key, 0), IDEM_OK);
+}
+
+/* An operator releases it when its outcome is written and not yet said: it is over, and was not completed. */
+static void a_claim_that_ends_before_its_outcome_is_said(void **state)
+{
+    (void)state;
+    judged = &spare[full_store()];
+    idem_store *other = support_attach(dir);
+    support_at_point("rescue.filled", 1, release_it, other);
+    CHECK_IS(support_complete(s, judged, 200, large), IDEM_E_LOST);
+    support_at_point(NULL, 0, NULL, NULL);
+    idem_story story = IDEM_STORY_INIT;
+    idem_key key = support_key(key_of("spare", (unsigned)(judged - spare)));
+    CHECK_IS(idem_explain(s, &key, &story), IDEM_OK);
+    CHECK(story.state != IDEM_STATE_COMPLETED && story.lost_reason == IDEM_LOST_RELEASED);
+    idem_story_free(&story);
+    idem_close(other);
+    over();
+}
+
 /* Lengths that were not retained can be anything; so can times. */
 static void outcomes_longer_than_there_are_numbers_for(void **state)
 {
@@ -363,6 +387,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(outcomes_that_somebody_else_records),
+        cmocka_unit_test(a_claim_that_ends_before_its_outcome_is_said),
         cmocka_unit_test(outcomes_longer_than_there_are_numbers_for),
         cmocka_unit_test(a_lost_key_can_not_be_settled_without_room),
         cmocka_unit_test(room_that_is_promised_but_does_not_come),
