@@ -1,13 +1,17 @@
 /*
  * tests/unit/test_arena.c - the small parts below the claim protocol: classes of lives, bytes in shared words, words and headers
- * packed and unpacked, entries written and read back.
+ * packed and unpacked, entries written and read back, room that lies with other classes and lanes.
  */
 #include "support/support.h"
 
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "arena/reserve.h"
 #include "base/hash.h"
 #include "index/bucket.h"
+#include "store/handle.h"
 
 static void every_life_fits_its_class_which_is_at_most_a_quarter_longer(void **state)
 {
@@ -240,6 +244,247 @@ static void hashes_of_scope_and_key_are_framed_and_secret(void **state)
     CHECK(idem_hash_key(one, "abc", 3, 1) == idem_hash_key(one, "abc", 3, 1));
 }
 
+/* ------------------------------------------------------------------ room that lies with others */
+
+static char dir[160];
+static idem_store *s;
+static struct idem_view *v;
+
+static void open_store(uint32_t when_full)
+{
+    idem_options o = support_options(1000);
+    snprintf(dir, sizeof dir, "%s", support_dir());
+    o.response_bytes = 512;
+    o.when_full = when_full;
+    s = support_open(dir, &o);
+    v = s->view;
+}
+static void over(void)
+{
+    idem_close(s);
+    support_verify(dir);
+    support_remove(dir);
+}
+
+static uint32_t day_region, ever_region;
+
+/* By a lane of its own: what it has left of its chunks is not ours. */
+static void *answer_elsewhere(void *unused)
+{
+    (void)unused;
+    uint32_t *regions[] = {&day_region, &ever_region};
+    for (unsigned i = 0; i < 2; i++) {
+        idem_request rq = support_request(i == 0 ? "for a day" : "for ever");
+        idem_claim c;
+        rq.ttl_ms = i == 0 ? 86400000 : IDEM_FOREVER;
+        CHECK_IS(idem_begin(s, &rq, &c, NULL), IDEM_CLAIMED);
+        CHECK_IS(support_complete(s, &c, 200, "x"), IDEM_OK);
+        *regions[i] = word_region(v, load_relaxed(&v->buckets[c.place / 8].slots[c.place % 8]));
+    }
+    return NULL;
+}
+static void others_answer(uint32_t when_full)
+{
+    pthread_t t;
+    open_store(when_full);
+    CHECK_IS(support_begin(s, "a lane is ours, too", NULL), IDEM_CLAIMED);
+    CHECK_IS(pthread_create(&t, NULL, answer_elsewhere, NULL), 0);
+    CHECK_IS(pthread_join(t, NULL), 0);
+    CHECK(day_region != ever_region);
+}
+
+/* The region that an answer of this class finds room in. */
+static uint32_t reserved_in(struct idem_ctx *ctx, unsigned klass)
+{
+    struct idem_space space;
+    int64_t now_ms = idem_view_now_ms(v);
+    CHECK_IS(idem_arena_reserve(ctx, klass, FOR_ANSWER, 256, now_ms + 1000, now_ms, &space), IDEM_OK);
+    idem_arena_emptied(ctx, space.unit); /* it is not published */
+    idem_arena_leave(ctx);
+    return (uint32_t)(space.unit * IDEM_UNIT_BYTES >> v->region_shift);
+}
+
+/* A store that evicts shares no regions as long as there is another way; at last it does, before an outcome stays without its body. */
+static void where_answers_lie_that_nothing_is_evicted_for(void **state)
+{
+    (void)state;
+    const unsigned a_day = idem_class_of(86400000), an_hour = idem_class_of(3600000);
+    struct idem_op op;
+    others_answer(IDEM_FULL_EVICT);
+    CHECK_IS(idem_enter(s, &op), IDEM_OK);
+    for (uint32_t i = 0; i < v->region_count; i++) { /* none is free */
+        uint64_t was = load_relaxed(&v->regions[i].state);
+        if (region_phase(was) == REGION_FREE)
+            store_relaxed(&v->regions[i].state, was | REGION_RETIRING);
+    }
+    struct idem_a64 *open = v->generation->open;
+    uint64_t kept[] = {load_relaxed(&open[CLASS_CLAIMS]), load_relaxed(&open[CLASS_NEVER]), load_relaxed(&open[a_day])};
+    store_relaxed(&open[CLASS_NEVER], 0);
+    CHECK_IS(reserved_in(&op.ctx, CLASS_NEVER), day_region);
+    store_relaxed(&open[CLASS_NEVER], kept[1]);
+    store_relaxed(&open[a_day], 0);
+    CHECK_IS(reserved_in(&op.ctx, a_day), ever_region);
+    store_relaxed(&open[CLASS_NEVER], 0);
+    store_relaxed(&open[CLASS_CLAIMS], 0);
+    uint32_t left = reserved_in(&op.ctx, an_hour);
+    CHECK(left == day_region || left == ever_region);
+    CHECK_IS(region_phase(load_relaxed(&v->regions[left].state)), REGION_SHARED);
+    /* The sweep, too, finds nothing where nothing is. */
+    uint64_t states[2] = {load_relaxed(&v->regions[day_region].state), load_relaxed(&v->regions[ever_region].state)};
+    store_relaxed(&v->regions[day_region].state, (states[0] & ~UINT64_C(7)) | REGION_DRAINING);
+    store_relaxed(&v->regions[ever_region].state, (states[1] & ~UINT64_C(7)) | REGION_DRAINING);
+    struct idem_space none;
+    int64_t now_ms = idem_view_now_ms(v);
+    CHECK_IS(idem_arena_reserve(&op.ctx, CLASS_NEVER, FOR_SWEEP, 256, now_ms, now_ms, &none), IDEM_E_FULL);
+    store_relaxed(&v->regions[day_region].state, states[0]);
+    store_relaxed(&v->regions[ever_region].state, states[1]);
+    store_relaxed(&open[CLASS_CLAIMS], kept[0]);
+    store_relaxed(&open[CLASS_NEVER], kept[1]);
+    store_relaxed(&open[a_day], kept[2]);
+    CHECK_IS(idem_leave(&op, IDEM_OK), IDEM_OK);
+    over();
+}
+
+/* The region that another lane's answers for a day lie in. */
+static struct {
+    struct idem_op op;
+    struct idem_region_shm *r;
+    struct idem_chunk_shm *chunks;
+    uint64_t meta, cursor, all_taken; /* all_taken: the cursor at its end */
+    int64_t now_ms, later_ms;
+    unsigned klass;
+} day;
+static void begin_day(void)
+{
+    others_answer(IDEM_FULL_REFUSE);
+    CHECK_IS(idem_enter(s, &day.op), IDEM_OK);
+    day.r = &v->regions[day_region];
+    day.chunks = &v->chunks[day_region * v->region_chunks];
+    day.meta = load_relaxed(&day.r->meta);
+    day.cursor = load_relaxed(&day.r->cursor);
+    day.all_taken = (day.cursor & ~LOW48) | UINT64_C(1) << v->region_shift;
+    day.now_ms = idem_view_now_ms(v);
+    day.later_ms = day.now_ms + 2 * 86400000;
+    day.klass = idem_class_of(86400000);
+}
+static void end_day(void)
+{
+    CHECK_IS(idem_leave(&day.op, IDEM_OK), IDEM_OK);
+    over();
+}
+static bool take_left(int64_t expiry_ms)
+{
+    struct idem_space space;
+    bool found = idem_arena_take_left(&day.op.ctx, day.klass, day.klass, 64, expiry_ms, day.now_ms, &space);
+    if (found)
+        idem_arena_emptied(&day.op.ctx, space.unit); /* it is not published */
+    return found;
+}
+static void set_phase(struct idem_region_shm *r, unsigned phase)
+{
+    store_relaxed(&r->state, (load_relaxed(&r->state) & ~UINT64_C(7)) | phase);
+}
+/* And back again: no entry begins at such offsets. */
+static void make_spans_odd(void)
+{
+    for (uint32_t i = 0; i < v->region_chunks; i++)
+        store_relaxed(&day.chunks[i].span, load_relaxed(&day.chunks[i].span) ^ 8);
+}
+
+/* A word that changes at a point of the call. */
+static struct idem_a64 *word_at;
+static uint64_t word_now;
+static void change_it(void *unused)
+{
+    (void)unused;
+    store_relaxed(word_at, word_now);
+}
+static void change_at(const char *point, struct idem_a64 *at, uint64_t now)
+{
+    word_at = at;
+    word_now = now;
+    support_at_point(point, 1, change_it, NULL);
+}
+
+static void what_words_say_of_another_life_does_not_count(void **state)
+{
+    (void)state;
+    struct idem_survey survey = {0};
+    uint32_t at = 0;
+    begin_day();
+    store_relaxed(&day.r->meta, day.meta ^ UINT64_C(1) << 48);
+    CHECK(!take_left(day.now_ms));
+    store_relaxed(&day.r->meta, day.meta);
+    /* Nothing is left but what lanes have, and no entry begins there. */
+    store_relaxed(&day.r->cursor, day.all_taken);
+    make_spans_odd();
+    CHECK(!take_left(day.now_ms));
+    store_relaxed(&day.r->cursor, day.all_taken ^ UINT64_C(1) << 48);
+    CHECK(take_left(day.now_ms));
+    store_relaxed(&day.r->cursor, day.all_taken);
+    make_spans_odd();
+    CHECK(take_left(day.now_ms));
+    /* Of a region that was just opened nothing was taken yet: it is not drained. */
+    while (region_phase(load_relaxed(&v->regions[at].state)) != REGION_FREE)
+        at++;
+    struct idem_region_shm *fresh = &v->regions[at];
+    uint64_t was = load_relaxed(&fresh->state);
+    store_relaxed(&fresh->meta, (was >> 48) << 48 | (uint64_t)day.klass << 40);
+    store_relaxed(&fresh->state, region_state(REGION_OPEN, day.later_ms, region_generation(was)));
+    idem_arena_recycle(&day.op.ctx, &at, 1, 2, day.now_ms, &survey);
+    CHECK(!survey.moved && region_phase(load_relaxed(&fresh->state)) == REGION_OPEN);
+    store_relaxed(&fresh->state, was);
+    end_day();
+}
+
+/* What lanes have left is looked at again when nobody can change it any more; and who is at work there keeps it. */
+static void what_changes_before_what_is_left_is_taken(void **state)
+{
+    (void)state;
+    begin_day();
+    uint64_t high = load_relaxed(&v->root->lanes_high);
+    struct idem_lane_shm *lane = &v->lanes[high];
+    store_relaxed(&v->root->lanes_high, high + 1);
+    store_relaxed(&lane->owner, v->process.owner);
+    store_relaxed(&lane->hazard_write, (uint64_t)day_region + 1);
+    CHECK(!take_left(day.now_ms) && region_phase(load_relaxed(&day.r->state)) == REGION_OPEN);
+    store_relaxed(&lane->hazard_write, 0);
+    change_at("region.sealed", &lane->hazard_write, (uint64_t)day_region + 1);
+    CHECK(!take_left(day.now_ms) && region_phase(load_relaxed(&day.r->state)) == REGION_SEALED);
+    store_relaxed(&lane->hazard_write, 0);
+    store_relaxed(&lane->owner, 0);
+    change_at("region.shared", &day.r->meta, day.meta + 1); /* it lives anew */
+    CHECK(!take_left(day.now_ms) && load_relaxed(&day.r->meta) == day.meta + 1);
+    store_relaxed(&day.r->meta, day.meta);
+    make_spans_odd();
+    set_phase(day.r, REGION_SEALED);
+    change_at("region.shared", &day.r->cursor, day.all_taken);
+    CHECK(!take_left(day.now_ms) && load_relaxed(&day.r->cursor) == day.all_taken);
+    make_spans_odd();
+    uint64_t shared = load_relaxed(&day.r->state);
+    change_at("share.taken", &day.r->state, (shared & ~UINT64_C(7)) | REGION_DRAINING);
+    CHECK(!take_left(day.later_ms));
+    support_at_point(NULL, 0, NULL, NULL);
+    store_relaxed(&day.r->state, shared);
+    CHECK(take_left(day.later_ms) && region_expiry(load_relaxed(&day.r->state)) >= day.later_ms);
+    end_day();
+}
+
+static void hints_that_point_nowhere(void **state)
+{
+    (void)state;
+    open_store(IDEM_FULL_REFUSE);
+    store_relaxed(&v->generation->free_from, UINT64_MAX);
+    store_relaxed(&v->generation->open[idem_class_of(3600000)], UINT32_MAX);
+    idem_request rq = support_request("for an hour");
+    idem_claim c;
+    rq.ttl_ms = 3600000;
+    CHECK_IS(idem_begin(s, &rq, &c, NULL), IDEM_CLAIMED);
+    CHECK_IS(support_complete(s, &c, 200, "x"), IDEM_OK);
+    CHECK(load_relaxed(&v->generation->free_from) < v->region_count);
+    over();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +495,10 @@ int main(void)
         cmocka_unit_test(an_entry_of_each_kind_reads_back_as_it_was_written),
         cmocka_unit_test(bytes_that_can_be_no_entry_are_refused),
         cmocka_unit_test(hashes_of_scope_and_key_are_framed_and_secret),
+        cmocka_unit_test(where_answers_lie_that_nothing_is_evicted_for),
+        cmocka_unit_test(what_words_say_of_another_life_does_not_count),
+        cmocka_unit_test(what_changes_before_what_is_left_is_taken),
+        cmocka_unit_test(hints_that_point_nowhere),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
