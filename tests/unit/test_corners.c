@@ -47,6 +47,15 @@ static void a_walk_ends_when_its_store_is_replaced(void **state)
     idem_close(s);
 }
 
+static void check_logged(idem_store *s, const char *key, bool durable)
+{
+    idem_story story = IDEM_STORY_INIT;
+    idem_key k = support_key(key);
+    CHECK_IS(idem_explain(s, &k, &story), IDEM_OK);
+    CHECK_IS(story.log_state, durable ? 2 : 0);
+    idem_story_free(&story);
+}
+
 /* Claims are not logged in this store, but this one was asked to be: so what became of it is, too. */
 static void a_claim_that_was_logged_is_logged_to_its_end(void **state)
 {
@@ -67,8 +76,11 @@ static void a_claim_that_was_logged_is_logged_to_its_end(void **state)
         rq.durability = asked[i];
         CHECK_IS(idem_begin(s, &rq, &claim, NULL), IDEM_CLAIMED);
         CHECK_IS(idem_sync(s, 0), IDEM_OK);
+        check_logged(s, "k", asked[i] != IDEM_DURABILITY_NONE);
         CHECK_IS(idem_abandon(s, &claim, IDEM_NOTHING_HAPPENED), IDEM_OK);
+        check_logged(s, "k", false); /* its claim was, this state is not yet */
         CHECK_IS(idem_sync(s, 0), IDEM_OK);
+        check_logged(s, "k", asked[i] != IDEM_DURABILITY_NONE);
         idem_close(s);
         support_remove(dir);
         s = support_open(dir, &o);

@@ -74,6 +74,19 @@ static void mark_it(void *unused)
     elsewhere(mark_k, unused);
 }
 
+/* Without waiting for the disk: that would wait for us. */
+static void *give_k_back(void *unused)
+{
+    find_k(unused);
+    struct idem_a64 *slot = &v->buckets[found.place / 8].slots[found.place % 8];
+    store_release(slot, word_with_state(load_relaxed(slot), WORD_ABANDONED));
+    return NULL;
+}
+static void give_it_back(void *unused)
+{
+    elsewhere(give_k_back, unused);
+}
+
 /* Handles that do not make a new store where theirs is gone. */
 static void begin_attached(void)
 {
@@ -126,6 +139,17 @@ static void what_happens_while_a_claim_waits_for_the_disk(void **state)
     CHECK_IS(many.verdict, IDEM_CLAIMED);
     CHECK((load_relaxed(&entry_of(&many.claim)[4]) & LOG_WORD_LOGGED) != 0);
     over();
+    /* Given back by somebody it was sent to: then it is claimed once more. */
+    for (unsigned waits = 0; waits < 2; waits++) {
+        idem_claim c;
+        begin();
+        rq = support_request("k");
+        support_at_point("log.woken", 1, give_it_back, NULL);
+        CHECK_IS(waits ? idem_wait(s, &rq, 1000, &c, NULL) : idem_begin(s, &rq, &c, NULL), IDEM_CLAIMED);
+        CHECK_IS(c.attempt, 2);
+        CHECK(c.token > found.token);
+        over();
+    }
 }
 
 /* ------------------------------------------------------------------ many at once */

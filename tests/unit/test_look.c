@@ -405,6 +405,7 @@ static void verify_names_what_is_damaged(void **state)
         {&entry[3], entry[3].word + (UINT64_C(1) << 40), "V7:"},
         {state_word, (state_word->word & ~UINT64_C(7)) | 7, "V8:"},
         {&v.lanes[v.fixed.lanes_max - 1].hazard_write, v.region_count + 1, "V9:"}, /* a lane that nobody takes */
+        {&v.lanes[v.fixed.lanes_max - 1].hazard_compare, v.region_count + 1, "V9:"},
         {&v.generation->freed_ms, UINT64_C(1) << 62, "V10:"},
     };
     for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
@@ -423,6 +424,12 @@ static void verify_names_what_is_damaged(void **state)
         CHECK(strstr(told.last, damages[i].check) != NULL);
     }
     support_verify(dir);
+    uint64_t expiry = entry[3].word; /* of what was forgotten nobody asks when it ends */
+    entry[3].word += UINT64_C(1) << 40;
+    slot->word = word_with_state(w, WORD_FORGOTTEN);
+    support_verify(dir);
+    entry[3].word = expiry;
+    slot->word = w;
 
     /* And the data path answers with an error, or with another outcome, but goes on. */
     slot->word = w ^ UINT64_C(1) << 47;

@@ -273,6 +273,11 @@ static void the_newest_lost_attempt_is_the_one_that_is_told_of(void **state)
     CHECK_IS(reply.lost_reason, IDEM_LOST_LEASE);
     CHECK_BYTES(reply.mark, reply.mark_bytes, "two");
     idem_reply_free(&reply);
+    /* And it, or the one that is lost after it, is the one to be resolved. */
+    idem_key k = support_key("k");
+    CHECK_IS(idem_abandon(store, &third, IDEM_OUTCOME_UNKNOWN), IDEM_OK);
+    CHECK_IS(idem_resolve(store, &k, first.token, IDEM_RESOLVE_RERUN, NULL), IDEM_E_LOST);
+    CHECK_IS(idem_resolve(store, &k, second.token, IDEM_RESOLVE_RERUN, NULL), IDEM_OK);
 }
 
 static void an_abandoned_attempt_leaves_its_mark_to_the_next(void **state)

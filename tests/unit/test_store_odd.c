@@ -109,6 +109,8 @@ static void a_transient_answer_is_believed_only_if_it_is_one_of_this_key(void **
     store_relaxed(region, phase);
     store_relaxed(previous, word_moved(was, word_unit(was), word_generation(was) + 1));
     CHECK_IS(idem_begin(s, &waits, &c, NULL), IDEM_IN_PROGRESS);
+    store_relaxed(previous, word_moved(was, UINT32_MAX, word_generation(was))); /* there is no such region */
+    CHECK_IS(idem_begin(s, &waits, &c, NULL), IDEM_IN_PROGRESS);
     store_relaxed(previous, was);
     /* Another key's; one of the same length; one that is split in another place. */
     others[2].key.scope = "k";
@@ -154,6 +156,9 @@ static void statistics_of_many_classes_are_cut(void **state)
         store_relaxed(&v->regions[i].meta, (uint64_t)(i + 1) << 40);
     }
     CHECK_IS(support_stats(s).classes, IDEM_STATS_CLASSES);
+    for (uint32_t i = 0; i < IDEM_STATS_CLASSES + 10; i++) /* none that exists */
+        store_relaxed(&v->regions[i].meta, (uint64_t)(IDEM_CLASSES + i) << 40);
+    CHECK_IS(support_stats(s).classes, 0);
     over();
 }
 

@@ -53,6 +53,29 @@ static void a_write_that_can_not_be_is_an_error(void **state)
     over();
 }
 
+static int sync_for_minutes(int fd)
+{
+    support_clock_add(120000);
+    return idem_io_system.fdatasync(fd);
+}
+
+static void a_sync_that_takes_longer_than_there_is_a_figure_for(void **state)
+{
+    (void)state;
+    begin();
+    calls = idem_io_system;
+    calls.fdatasync = sync_for_minutes;
+    push_one("k");
+    uint64_t longest = support_stats(s).log.fsync_us[IDEM_LOG_FSYNC_BUCKETS - 1];
+    support_clock_stand(true);
+    idem_io = &calls;
+    CHECK_IS(one_batch(), IDEM_OK);
+    idem_io = &idem_io_system;
+    support_clock_stand(false);
+    CHECK_IS(support_stats(s).log.fsync_us[IDEM_LOG_FSYNC_BUCKETS - 1], longest + 1);
+    over();
+}
+
 /* A place in the table of processes that somebody took who found its owner dead. */
 static void who_lost_its_place_does_not_lead(void **state)
 {
@@ -384,6 +407,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_that_somebody_else_syncs_is_given_up),
         cmocka_unit_test(a_write_that_can_not_be_is_an_error),
+        cmocka_unit_test(a_sync_that_takes_longer_than_there_is_a_figure_for),
         cmocka_unit_test(who_lost_its_place_does_not_lead),
         cmocka_unit_test(a_batch_of_nothing_is_written_when_the_ceiling_is_near),
         cmocka_unit_test(a_full_batch_says_nothing_of_old_files),

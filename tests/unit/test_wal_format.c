@@ -324,6 +324,10 @@ static void of_two_records_the_later_in_the_keys_life_holds_wherever_it_lies(voi
             int o = idem_rec_order(&a, &b);
             CHECK(i == j ? o == 0 : (o > 0) == (i > j));
         }
+    /* An answer that a claim's record has denied says that record's state (recover/replay.c): then the place alone tells which is later. */
+    struct idem_rec claim = {.kind = REC_CLAIM, .state = REC_ABANDONED, .token = 3, .extra = 9, .position = 64};
+    struct idem_rec answer = {.kind = REC_RESPONSE, .state = REC_ABANDONED, .token = 3, .position = 128};
+    CHECK(idem_rec_order(&claim, &answer) < 0 && idem_rec_order(&answer, &claim) > 0);
 }
 
 static void a_log_word_keeps_position_and_state(void **state)
