@@ -138,6 +138,17 @@ static void what_happens_while_a_claim_waits_for_the_disk(void **state)
     CHECK_IS(idem_begin_many(s, &rq, 1, &many), IDEM_OK);
     CHECK_IS(many.verdict, IDEM_CLAIMED);
     CHECK((load_relaxed(&entry_of(&many.claim)[4]) & LOG_WORD_LOGGED) != 0);
+    idem_claim one;
+    CHECK_IS(idem_forget(s, &rq.key), IDEM_OK);
+    support_at_point("log.woken", 1, mark_it, NULL);
+    CHECK_IS(idem_begin(s, &rq, &one, NULL), IDEM_CLAIMED);
+    CHECK((load_relaxed(&entry_of(&one)[4]) & LOG_WORD_LOGGED) != 0);
+    /* Who takes it over among many waits for the disk as well. */
+    CHECK_IS(idem_release(s, &rq.key, 0), IDEM_OK);
+    CHECK_IS(idem_begin_many(s, &rq, 1, &many), IDEM_OK);
+    CHECK_IS(many.verdict, IDEM_RECLAIMED);
+    CHECK((load_relaxed(&entry_of(&many.claim)[4]) & LOG_WORD_LOGGED) != 0);
+    idem_reply_free(&many.reply);
     over();
     /* Given back by somebody it was sent to: then it is claimed once more. */
     for (unsigned waits = 0; waits < 2; waits++) {
