@@ -9,8 +9,7 @@ A place is a condition that was never true, or never false, or lines that were n
 Lines that did not run because of the condition before them are no place of their own, nor are crash points and seeded faults.
 
 The file of reasons: lines that begin with "#" are comments; a line that begins with "= " is a reason; the lines after it, indented, are the places
-that it stands for, as OUT has them without the line number. A place that comes twice is listed twice. One marked "sometimes" runs in some runs. Those
-of a reason that begins with "open" have none yet: they are told apart, and may run at any time.
+that it stands for, as OUT has them without the line number. A place that comes twice is listed twice. One marked "sometimes" runs in some runs.
 """
 
 import collections
@@ -115,16 +114,15 @@ def read_sources(root, lcov, exported):
 
 
 def read_reasons(path):
-    """place -> how many; those that come and go; those that are open; what is wrong with the file."""
-    reasons, sometimes, wrong, reason, is_open = collections.Counter(), collections.Counter(), [], None, False
-    opened = collections.Counter()
+    """place -> how many; those that come and go; what is wrong with the file."""
+    reasons, sometimes, wrong, reason, began = collections.Counter(), collections.Counter(), [], None, 0
     with open(path, encoding="utf-8") as file:
         for number, row in enumerate(file, 1):
             row = row.rstrip("\n")
             if row.startswith("= "):
                 if reason == 0:
-                    wrong.append(f"{path}:{number - 1}: a reason for nothing")
-                reason, is_open = 0, row.startswith("= open")
+                    wrong.append(f"{path}:{began}: a reason for nothing")
+                reason, began = 0, number
             elif row.startswith("#") or not row.strip():
                 continue
             elif not row[0].isspace() or reason is None:
@@ -132,13 +130,13 @@ def read_reasons(path):
             else:
                 reason += 1
                 place = row.strip()
-                if is_open:
-                    opened[place] += 1
-                elif place.startswith("sometimes "):
+                if place.startswith("sometimes "):
                     sometimes[place[len("sometimes ") :]] += 1
                 else:
                     reasons[place] += 1
-    return reasons, sometimes, opened, wrong
+    if reason == 0:
+        wrong.append(f"{path}:{began}: a reason for nothing")
+    return reasons, sometimes, wrong
 
 
 def percent(some, all_):
@@ -147,8 +145,7 @@ def percent(some, all_):
 
 def main(root, lcov, exported, reasons_file, out):
     sources = read_sources(root, lcov, exported)
-    reasons, sometimes, opened, wrong = read_reasons(reasons_file)
-    still_open = 0
+    reasons, sometimes, wrong = read_reasons(reasons_file)
     sums, table, told, without = [0, 0, 0, 0], [], [], []
     every = set()
     for source in sources:
@@ -165,10 +162,6 @@ def main(root, lcov, exported, reasons_file, out):
                 reasons[place] -= 1
             elif sometimes[place] > 0:
                 sometimes[place] -= 1
-            elif opened[place] > 0:
-                opened[place] -= 1
-                still_open += 1
-                place = "open " + place
             else:
                 without.append(f"{source.name}:{line}: {what}: {text}")
                 place = "- " + place
@@ -177,7 +170,7 @@ def main(root, lcov, exported, reasons_file, out):
         file.write("\n".join([*table, "", *told, ""]))
     for place in (+reasons).elements():
         wrong.append(f"has a reason, but runs, or is not there any more: {place}")
-    for place in [*+sometimes, *+opened]:
+    for place in +sometimes:
         name, _, rest = place.split(": ", 2)
         if f"{name}: {rest}" not in every:
             wrong.append(f"has a reason, but is not there any more: {place}")
@@ -185,8 +178,8 @@ def main(root, lcov, exported, reasons_file, out):
         print(row)
     print(f"{'src/':<28} lines {percent(*sums[:2]):<15}   branches {percent(*sums[2:])}")
     print(
-        f"what did not run: {out}: {len(told)} places, {len(told) - len(without) - still_open} with a reason, "
-        f"{still_open} open, {len(without)} without either; {len(wrong)} entries of the list are not true any more"
+        f"what did not run: {out}: {len(told)} places, {len(told) - len(without)} with a reason, "
+        f"{len(without)} without; {len(wrong)} entries of the list are not true any more"
     )
     return 1 if wrong or without or not sources else 0
 

@@ -68,5 +68,6 @@ caught "or not" '^status 0' judged "$(but 'y > 7')" '    sometimes src/a.c: neve
 caught "but must be there" 'is not there any more: src/a.c: never true: x > 6$' judged "$all" '    sometimes src/a.c: never true: x > 6'
 caught "a place that is there twice needs two lines" '^has a reason, but runs' judged "$all" '    src/a.c: never true: y > 7'
 caught "a reason is for something" 'a reason for nothing' judged '= empty' "$all"
+caught "the last one, too" 'a reason for nothing' judged "$all" '= empty'
 
 finish
