@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "arena/reserve.h"
@@ -470,6 +471,26 @@ static void what_changes_before_what_is_left_is_taken(void **state)
     end_day();
 }
 
+/* How few free regions are few grows with the store, up to what a look at them is to cost. */
+static void free_regions_are_scarce_below_a_share_that_has_its_bounds(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t regions, enough;
+    } cases[] = {{16, 6}, {80, 14}, {504, 67}, {512, 68}, {2048, 69}, {59392, 97}, {61440, 98}, {100000, 98}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct idem_view large = {.region_count = cases[i].regions};
+        large.regions = calloc(cases[i].regions, sizeof *large.regions);
+        CHECK(large.regions != NULL);
+        for (uint32_t k = cases[i].enough; k < cases[i].regions; k++)
+            set_phase(&large.regions[k], REGION_OPEN);
+        CHECK(!idem_arena_scarce(&large));
+        set_phase(&large.regions[0], REGION_OPEN);
+        CHECK(idem_arena_scarce(&large));
+        free(large.regions);
+    }
+}
+
 static void hints_that_point_nowhere(void **state)
 {
     (void)state;
@@ -498,6 +519,7 @@ int main(void)
         cmocka_unit_test(where_answers_lie_that_nothing_is_evicted_for),
         cmocka_unit_test(what_words_say_of_another_life_does_not_count),
         cmocka_unit_test(what_changes_before_what_is_left_is_taken),
+        cmocka_unit_test(free_regions_are_scarce_below_a_share_that_has_its_bounds),
         cmocka_unit_test(hints_that_point_nowhere),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);

@@ -407,6 +407,15 @@ static void arguments_that_are_rare(void **state)
     r.meta = large;
     r.meta_bytes = sizeof large;
     CHECK_IS(idem_complete(s, &c, &r), IDEM_TOMBSTONE);
+    /* Lengths whose sum is 0 again: the claim is looked at before the bytes are. */
+    CHECK_IS(support_begin(s, "over", &c), IDEM_CLAIMED);
+    CHECK_IS(idem_abandon(s, &c, IDEM_NOTHING_HAPPENED), IDEM_OK);
+    for (unsigned i = 0; i < 2; i++) {
+        r.body = large;
+        r.meta_bytes = i == 0 ? SIZE_MAX : 1;
+        r.body_bytes = i == 0 ? 1 : SIZE_MAX;
+        CHECK_IS(idem_complete(s, &c, &r), IDEM_E_LOST);
+    }
     over();
     /* A store of a given size with a log. */
     char wal[160];
