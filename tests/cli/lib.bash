@@ -18,6 +18,7 @@ PATIENCE=60 # seconds that anything may take on a slow, busy machine
 clean_up() {
     local pid
     for pid in ${started[@]+"${started[@]}"}; do
+        runs "$pid" || continue
         kill -KILL "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
     done
     rm -rf "$work"
@@ -101,6 +102,10 @@ status_of() {
     echo "$status"
 }
 
+# runs PID: it was started here and has not ended. The id of one that has may be another process's by now, of another test or of nobody we know.
+runs() { [[ $'\n'$(jobs -rp)$'\n' == *$'\n'"$1"$'\n'* ]]; }
+ended() { ! runs "$1"; }
+
 # gone PID: no such process, or only its zombie.
 gone() {
     local stat
@@ -112,7 +117,7 @@ gone() {
 # await [PID]: its exit status; one that runs for longer than $PATIENCE is killed. Default: what was started last.
 await() {
     local pid=${1:-${started[-1]}}
-    eventually gone "$pid" || kill -KILL "$pid"
+    eventually ended "$pid" || kill -KILL "$pid"
     wait "$pid"
 }
 

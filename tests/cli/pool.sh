@@ -25,13 +25,9 @@ answers() {
 }
 # stop_pool: in order; sets $stopped to its exit status.
 stop_pool() {
-    local i
     kill -TERM "$pool"
     stopped=0
     wait "$pool" || stopped=$?
-    for i in "${!started[@]}"; do
-        if [[ ${started[i]} == "$pool" ]]; then unset "started[i]"; fi
-    done
 }
 
 # http METHOD PATH BODY [HEADER...]: the whole answer goes to $answer, a file of this shell's; it stays empty if there is

@@ -79,6 +79,15 @@ def alive(pid):
         return False
 
 
+def started(pid):
+    """In ticks since boot; with the id it tells a process from a later one of that id. None if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rsplit(")", 1)[1].split()[19])
+    except OSError:
+        return None
+
+
 def title(pid):
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
@@ -136,7 +145,7 @@ class Nginx:
     def __init__(self, directory, http, main="", events="", workers=2, ports=("port",)):
         self.dir, self.parts, self.port_names = directory, (main, events, http), ports
         self.workers_wanted = workers
-        self.process, self.pid, self._known = None, None, set()
+        self.process, self.pid, self._known = None, None, set()  # _known: workers, (id, started)
         self._log_from = 0
 
     # ---------------------------------------------------------------- configuration
@@ -210,12 +219,12 @@ class Nginx:
     def workers(self, master=None):
         """Ids of the workers of this generation and older ones, those that are shutting down not counted."""
         found = [pid for pid in children(master or self.pid) if title(pid) == "nginx: worker process"]
-        self._known.update(found)
+        self._known.update((pid, started(pid)) for pid in found)
         return found
 
     def leaving(self):
         found = [pid for pid in children(self.pid) if "shutting down" in title(pid)]
-        self._known.update(found)
+        self._known.update((pid, started(pid)) for pid in found)
         return found
 
     def tell(self, number, pid=None):
@@ -248,8 +257,8 @@ class Nginx:
                 orderly = False
                 self.process.kill()
                 self.process.wait(LIMIT)
-        for pid in self._known:
-            if alive(pid) and "nginx" in title(pid):
+        for pid, since in self._known:  # the master has waited for most: their ids may be another scene's workers' by now
+            if alive(pid) and started(pid) == since:
                 orderly = False
                 os.kill(pid, signal.SIGKILL)
         self.process = None
