@@ -127,7 +127,8 @@ typedef struct idem_options {
     /* The rest is read when the store is created and ignored when it exists. */
     /* Live keys to hold; default 1,000,000; at least 16; all answers at most 128 GiB. There is room for so many answers of response_bytes with
        keys of up to 40 bytes, however many lanes write them and whatever their lives: what threads hold and don't use is shared when memory is
-       scarce, a dead one's too. Only a thread that is stopped inside of a call keeps up to two regions (idem_stats) to itself meanwhile. Claims
+       scarce, a dead one's too. Only a thread that is stopped inside of a call keeps up to two regions (idem_stats) to itself meanwhile: a call
+       that would be refused for it lets it run first (5 ms at a time, at most 100 ms a second in each process; no claim with IDEM_NO_WAIT). Claims
        in progress take their room (128 bytes and the key) where answers are not yet. */
     uint64_t keys;
     uint32_t response_bytes; /* metadata + body per key to make room for; default 512; up to 1 MiB */
@@ -213,7 +214,7 @@ enum idem_request_flags {
     IDEM_NO_WAIT =
         1u << 2 /* for event loops: an answer that is not on the disk yet, and has to be before it is given out, is
                    IDEM_IN_PROGRESS (retry_after_ms 1) instead of a wait for the disk; it is written meanwhile. The caller's own sync claim
-                   still waits. idem_wait() ignores it */
+                   still waits. Nor does a claim wait for memory (idem_options.keys). idem_wait() ignores it */
 };
 
 typedef struct idem_request {

@@ -244,6 +244,9 @@ bool idem_arena_scarce(const struct idem_view *v);
 /* Checks 1, 2 and 3: no live lane's hazard names the region. Owners are judged here and now (invariant 4). */
 bool idem_arena_unhazarded(const struct idem_ctx *ctx, uint32_t region, bool compare_too);
 
+/* Is a region on its way back, but for a hazard of somebody who lives: one who was preempted inside of a call, or stopped? */
+bool idem_arena_held(const struct idem_ctx *ctx);
+
 /* Recycling (recycle.c). Pressure: 0 none, 1 memory is getting scarce, 2 an operation would be refused. */
 struct idem_survey {
     uint32_t free;

@@ -33,6 +33,17 @@ bool idem_arena_unhazarded(const struct idem_ctx *ctx, uint32_t region, bool com
     return true;
 }
 
+bool idem_arena_held(const struct idem_ctx *ctx)
+{
+    const struct idem_view *v = ctx->v;
+    for (uint32_t i = 0; i < v->region_count; i++) {
+        uint64_t state = load_seq_cst(&v->regions[i].state); /* P4 seq_cst: state, then hazards */
+        if ((region_draining(state) || region_phase(state) == REGION_RETIRING) && !idem_arena_unhazarded(ctx, i, true))
+            return true;
+    }
+    return false;
+}
+
 bool idem_region_chunks_empty(const struct idem_view *v, uint32_t region, uint64_t *live, uint64_t *filled_ever)
 {
     uint64_t sum = 0, total = 0, life = region_life(v, region);

@@ -45,6 +45,7 @@ struct idem_view {
     struct idem_a64 poisoned;   /* 1: a page was gone (SIGBUS guard) */
     struct idem_a64 checked_ms; /* when its handle asked last whether it is stale; 0: not yet */
     struct idem_a64 pins;       /* who uses it outside of a read section (waits for the disk), and its handle */
+    struct idem_a64 naps;       /* second of store time | how often this process waited for memory in it (8) */
 };
 
 /* Is this process's slot not its own any more? Others took it for dead. */

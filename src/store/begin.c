@@ -351,7 +351,7 @@ int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, const struct i
             idem_arena_leave(ctx);
         /* Once more after there was nothing to do: somebody else may have made the room. */
         if (r == IDEM_E_FULL && more && room_tries++ < ROOM_TRIES) {
-            more = idem_make_room(ctx);
+            more = idem_make_room(ctx, (ask->flags & IDEM_NO_WAIT) == 0);
             r = AGAIN;
         }
     }

@@ -187,7 +187,7 @@ int idem_finish(struct idem_ctx *ctx, struct idem_found *f, const idem_response 
         IDEM_POINT("room.wanted");
         if (IDEM_FAULT("room.once"))
             break;
-        more = idem_make_room(ctx);
+        more = idem_make_room(ctx, true);
         e = idem_index_hold(ctx, f) ? finish_held(ctx, f, r) : FINISH_CHANGED;
         idem_arena_leave(ctx);
         if (e != IDEM_E_FULL)

@@ -2,6 +2,7 @@
 #include "store/enter.h"
 
 #include "base/cancel.h"
+#include "base/futex.h"
 #include "base/point.h"
 #include "store/source.h"
 #include "wal/sync.h"
@@ -14,6 +15,8 @@
 #include <unistd.h>
 
 #define MAKE_ROOM_US     20000
+#define NAP_MS           5
+#define NAPS_A_SECOND    20u
 #define KEYS_DEFAULT     1000000u
 #define KEYS_MAX         (UINT64_C(1) << 31)
 #define RESPONSE_MAX     (1u << 20)
@@ -518,7 +521,21 @@ int idem_key_prepare(const struct idem_view *v, const idem_key *key, uint8_t byt
     return IDEM_OK;
 }
 
-bool idem_make_room(struct idem_ctx *ctx)
+static bool let_holder_run(struct idem_ctx *ctx)
+{
+    struct idem_view *v = ctx->v;
+    uint64_t second = (uint64_t)idem_view_now_ms(v) / 1000,
+             word = load_relaxed(&v->naps); /* relaxed: a count for thrift */
+    uint64_t naps = word >> 8 == second ? word & UINT8_MAX : 0;
+    if (naps >= NAPS_A_SECOND || IDEM_FAULT("room.unwaited") || !idem_arena_held(ctx))
+        return false;
+    store_relaxed(&v->naps, second << 8 | (naps + 1)); /* relaxed: as above */
+    struct idem_a64 nobody = {0};
+    idem_futex_wait(&nobody, 0, NAP_MS);
+    return true;
+}
+
+bool idem_make_room(struct idem_ctx *ctx, bool may_wait)
 {
     uint64_t before = load_relaxed(&ctx->lane->counters[COUNT_SWEPT_REGIONS]); /* relaxed: the lane's own */
     bool evict = ctx->v->fixed.when_full == IDEM_FULL_EVICT || IDEM_FAULT("full.evicts");
@@ -526,5 +543,6 @@ bool idem_make_room(struct idem_ctx *ctx)
     idem_arena_leave(ctx);
     bool more = idem_sweep(ctx, MAKE_ROOM_US, 2);
     return more || evicting ||
-           load_relaxed(&ctx->lane->counters[COUNT_SWEPT_REGIONS]) != before; /* relaxed: as above */
+           load_relaxed(&ctx->lane->counters[COUNT_SWEPT_REGIONS]) != before || /* relaxed: as above */
+           (may_wait && let_holder_run(ctx));
 }

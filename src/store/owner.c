@@ -97,7 +97,7 @@ static int change_claim(idem_store *store, const idem_claim *claim, const struct
         idem_arena_leave(&op.ctx);
         if (e == IDEM_E_FULL && !room_made) {
             room_made = true;
-            idem_make_room(&op.ctx); /* or somebody else did: look again in any case */
+            idem_make_room(&op.ctx, true); /* or somebody else did: look again in any case */
             e = FINISH_CHANGED;
         }
     }

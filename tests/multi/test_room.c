@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "store/handle.h"
 
@@ -360,6 +361,63 @@ static void nothing_is_refused_for_an_old_count_of_free_regions(void **state)
     support_promise(check_an_old_count, FAULTS("room.believed"));
 }
 
+/* ------------------------------------------------------------------ memory that preempted processes hold back */
+
+enum { SLEEPERS = 8, SLEEPERS_KEYS = 4000 };
+static pid_t sleepers[SLEEPERS];
+static unsigned asleep, waits;
+
+static void sleeps_before_its_claim(void *dir)
+{
+    idem_sleep_hook = NULL;
+    idem_store *store = support_attach(dir);
+    idem_claim claim;
+    support_at_point("reserve.hazard", 1, support_stop, NULL);
+    CHECK_IS(claim_one(store, SLEEPERS_KEYS + (unsigned)getpid(), 0, &claim), IDEM_CLAIMED);
+    CHECK_IS(answer_one(store, &claim, BODY_BYTES), IDEM_OK);
+    idem_close(store);
+}
+
+/* Who waits lets them run. */
+static bool let_sleepers_run(int64_t timeout_ms)
+{
+    (void)timeout_ms;
+    waits++;
+    for (unsigned i = 0; i < asleep; i++)
+        support_kill(sleepers[i], SIGCONT);
+    for (; asleep > 0; asleep--)
+        CHECK_IS(support_reap(sleepers[asleep - 1], SUPPORT_PATIENCE_MS), 0);
+    return true;
+}
+
+static void check_held_memory(void *dir)
+{
+    idem_store *store = make(dir, SLEEPERS_KEYS, BODY_BYTES);
+    unsigned all = 0;
+    asleep = waits = 0;
+    for (unsigned i = 0; i < SLEEPERS_KEYS - SLEEPERS; i++) {
+        if (all < SLEEPERS &&
+            i == (all + 1) * (SLEEPERS_KEYS / (SLEEPERS + 2))) { /* the claims' region is another one by now */
+            sleepers[asleep] = support_spawn(sleeps_before_its_claim, dir);
+            CHECK(support_wait_stopped(sleepers[asleep++], SUPPORT_PATIENCE_MS));
+            idem_sleep_hook = let_sleepers_run;
+            all++;
+        }
+        put(store, i, 0, BODY_BYTES);
+    }
+    CHECK(waits > 0);
+    let_sleepers_run(0);
+    idem_sleep_hook = NULL;
+    support_verify(dir);
+    idem_close(store);
+}
+
+static void memory_that_the_preempted_hold_is_waited_for(void **state)
+{
+    (void)state;
+    support_promise(check_held_memory, FAULTS("room.unwaited"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +429,7 @@ int main(void)
         cmocka_unit_test(an_answer_gets_the_room_that_another_process_made_for_it),
         cmocka_unit_test(where_a_lane_sleeps_over_its_next_place_nobody_else_takes_it),
         cmocka_unit_test(nothing_is_refused_for_an_old_count_of_free_regions),
+        cmocka_unit_test(memory_that_the_preempted_hold_is_waited_for),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
