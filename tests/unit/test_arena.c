@@ -491,6 +491,29 @@ static void free_regions_are_scarce_below_a_share_that_has_its_bounds(void **sta
     }
 }
 
+/* A slot is not freed in the tick of its token (index/index.h, 5), not even to evict: then its entry is moved. */
+static void an_answer_of_this_very_tick_is_moved_instead_of_evicted(void **state)
+{
+    (void)state;
+    idem_claim c;
+    for (unsigned later = 0; later < 2; later++) {
+        open_store(IDEM_FULL_EVICT);
+        support_clock_stand(true);
+        CHECK_IS(support_begin(s, "k", &c), IDEM_CLAIMED);
+        CHECK_IS(support_complete(s, &c, 200, "x"), IDEM_OK);
+        struct idem_a64 *slot = &v->buckets[c.place / 8].slots[c.place % 8];
+        uint32_t region = word_region(v, load_relaxed(slot));
+        set_phase(&v->regions[region], REGION_EVICTING);
+        if (later)
+            support_clock_add(1);
+        support_maintain(s);
+        support_clock_stand(false);
+        CHECK_IS(support_stats(s).evicted, later);
+        CHECK(later ? load_relaxed(slot) == 0 : word_region(v, load_relaxed(slot)) != region);
+        over();
+    }
+}
+
 static void hints_that_point_nowhere(void **state)
 {
     (void)state;
@@ -520,6 +543,7 @@ int main(void)
         cmocka_unit_test(what_words_say_of_another_life_does_not_count),
         cmocka_unit_test(what_changes_before_what_is_left_is_taken),
         cmocka_unit_test(free_regions_are_scarce_below_a_share_that_has_its_bounds),
+        cmocka_unit_test(an_answer_of_this_very_tick_is_moved_instead_of_evicted),
         cmocka_unit_test(hints_that_point_nowhere),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
