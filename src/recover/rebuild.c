@@ -351,6 +351,24 @@ static int build_once(struct rebuild *b)
     return e;
 }
 
+/* For more keys, until that is a quarter more memory and slots: a small store has more than its keys need, in any case. */
+static int enlarge(idem_options *o)
+{
+    struct idem_generation_const was, is;
+    uint64_t keys;
+    int e = idem_geometry(o, &was, &keys);
+    if (IDEM_FAULT("recover.no_larger")) {
+        o->keys += o->keys / 4 + 16;
+        return e;
+    }
+    do {
+        o->keys += o->keys / 4 + 16;
+        e = e == IDEM_OK ? idem_geometry(o, &is, &keys) : e;
+    } while (e == IDEM_OK && (is.bucket_count < was.bucket_count + was.bucket_count / 4 ||
+                              is.region_count << is.region_shift < (was.region_count << was.region_shift) / 4 * 5));
+    return e;
+}
+
 /* A store that was filled to the brim need not fit a second time: what lies where is another story each time. */
 static int build(struct rebuild *b)
 {
@@ -360,8 +378,12 @@ static int build(struct rebuild *b)
     for (unsigned tries = 0; e == IDEM_E_FULL && tries < LARGER_TRIES; tries++) {
         if (tries > 0) {
             give_up(b);
-            b->options.keys += b->options.keys / 4 + 16;
-            idem_say(b->r, "%s; made for %llu keys instead", idem_fail_text(), (unsigned long long)b->options.keys);
+            char why[200];
+            snprintf(why, sizeof why, "%s", idem_fail_text());
+            e = enlarge(&b->options);
+            if (e != IDEM_OK)
+                return e;
+            idem_say(b->r, "%s; made for %llu keys instead", why, (unsigned long long)b->options.keys);
         }
         e = build_once(b);
     }
