@@ -479,12 +479,18 @@ static void free_regions_are_scarce_below_a_share_that_has_its_bounds(void **sta
         uint32_t regions, enough;
     } cases[] = {{16, 6}, {80, 14}, {504, 67}, {512, 68}, {2048, 69}, {59392, 97}, {61440, 98}, {100000, 98}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct idem_view large = {.region_count = cases[i].regions};
+        struct idem_generation_shm counted = {.free_most = {0}};
+        struct idem_view large = {.region_count = cases[i].regions, .generation = &counted};
         large.regions = calloc(cases[i].regions, sizeof *large.regions);
         CHECK(large.regions != NULL);
         for (uint32_t k = cases[i].enough; k < cases[i].regions; k++)
             set_phase(&large.regions[k], REGION_OPEN);
         CHECK(!idem_arena_scarce(&large));
+        store_relaxed(&counted.free_most, cases[i].enough + 1); /* somebody has counted: so many, or one less */
+        CHECK(!idem_arena_scarce(&large));
+        store_relaxed(&counted.free_most, cases[i].enough);
+        CHECK(idem_arena_scarce(&large));
+        store_relaxed(&counted.free_most, 0);
         set_phase(&large.regions[0], REGION_OPEN);
         CHECK(idem_arena_scarce(&large));
         free(large.regions);
