@@ -537,12 +537,19 @@ static bool let_holder_run(struct idem_ctx *ctx)
 
 bool idem_make_room(struct idem_ctx *ctx, bool may_wait)
 {
-    uint64_t before = load_relaxed(&ctx->lane->counters[COUNT_SWEPT_REGIONS]); /* relaxed: the lane's own */
+    const struct idem_a64 *swept = &ctx->lane->counters[COUNT_SWEPT_REGIONS];
+    uint64_t before = load_relaxed(swept); /* relaxed: the lane's own */
+    /* What is empty already, and was not seen yet, costs no pass, and nothing has to move for it, or be evicted. */
+    struct idem_survey survey = {0};
+    uint32_t at = 0;
+    if (!IDEM_FAULT("room.hasty"))
+        idem_arena_recycle(ctx, &at, ctx->v->region_count, 0, idem_view_now_ms(ctx->v), &survey);
+    if (load_relaxed(swept) != before) /* relaxed: as above */
+        return true;
     bool evict = ctx->v->fixed.when_full == IDEM_FULL_EVICT || IDEM_FAULT("full.evicts");
     bool evicting = evict && idem_arena_evict_one(ctx);
     idem_arena_leave(ctx);
     bool more = idem_sweep(ctx, MAKE_ROOM_US, 2);
-    return more || evicting ||
-           load_relaxed(&ctx->lane->counters[COUNT_SWEPT_REGIONS]) != before || /* relaxed: as above */
+    return more || evicting || load_relaxed(swept) != before || /* relaxed: as above */
            (may_wait && let_holder_run(ctx));
 }

