@@ -510,9 +510,8 @@ int idem_arena_reserve(struct idem_ctx *ctx, unsigned klass, enum idem_purpose p
     }
     if (find_room(ctx, klass, purpose, bytes, expiry_ms, now_ms, space))
         return IDEM_OK;
-    struct idem_a64 *most = &v->generation->free_most;
-    if (load_relaxed(most) != 0 && !IDEM_FAULT("room.believed")) { /* relaxed: a hint */
-        store_relaxed(most, 0);                                    /* relaxed: a hint */
+    if (!IDEM_FAULT("room.believed")) {
+        store_relaxed(&v->generation->free_most, 0); /* relaxed: a hint */
         if (find_room(ctx, klass, purpose, bytes, expiry_ms, now_ms, space))
             return IDEM_OK;
     }

@@ -351,22 +351,18 @@ static int build_once(struct rebuild *b)
     return e;
 }
 
-/* For more keys, until that is a quarter more memory and slots: a small store has more than its keys need, in any case. */
-static int enlarge(idem_options *o)
+/* For more keys, until that is a quarter more memory and slots: a small store has more than its keys need, in any case. Who asks for more than there can
+   be is told so when it is made. */
+static void enlarge(idem_options *o)
 {
-    struct idem_generation_const was, is;
+    struct idem_generation_const was = {0}, is;
     uint64_t keys;
-    int e = idem_geometry(o, &was, &keys);
-    if (IDEM_FAULT("recover.no_larger")) {
-        o->keys += o->keys / 4 + 16;
-        return e;
-    }
+    idem_geometry(o, &was, &keys); /* it was made with them */
     do {
         o->keys += o->keys / 4 + 16;
-        e = e == IDEM_OK ? idem_geometry(o, &is, &keys) : e;
-    } while (e == IDEM_OK && (is.bucket_count < was.bucket_count + was.bucket_count / 4 ||
-                              is.region_count << is.region_shift < (was.region_count << was.region_shift) / 4 * 5));
-    return e;
+    } while (!IDEM_FAULT("recover.no_larger") && idem_geometry(o, &is, &keys) == IDEM_OK &&
+             (is.bucket_count < was.bucket_count + was.bucket_count / 4 ||
+              is.region_count << is.region_shift < (was.region_count << was.region_shift) / 4 * 5));
 }
 
 /* A store that was filled to the brim need not fit a second time: what lies where is another story each time. */
@@ -380,9 +376,7 @@ static int build(struct rebuild *b)
             give_up(b);
             char why[200];
             snprintf(why, sizeof why, "%s", idem_fail_text());
-            e = enlarge(&b->options);
-            if (e != IDEM_OK)
-                return e;
+            enlarge(&b->options);
             idem_say(b->r, "%s; made for %llu keys instead", why, (unsigned long long)b->options.keys);
         }
         e = build_once(b);

@@ -428,10 +428,31 @@ static bool let_sleepers_run(int64_t timeout_ms)
     return true;
 }
 
+/* False: who doesn't want to wait was refused; who waits was not. */
+static bool put_unless_it_waits(idem_store *store, unsigned i)
+{
+    char name[48];
+    idem_claim claim;
+    idem_request rq = support_request(name_of(i, name));
+    unsigned before = waits;
+    rq.lease_ms = HOUR_MS;
+    rq.flags = IDEM_NO_WAIT;
+    support_clock_add(1);
+    int e = idem_begin(store, &rq, &claim, NULL);
+    CHECK_IS(waits, before);
+    if (e == IDEM_E_FULL) {
+        put(store, i, 0, BODY_BYTES);
+        return false;
+    }
+    CHECK_IS(e, IDEM_CLAIMED);
+    CHECK_IS(answer_one(store, &claim, BODY_BYTES), IDEM_OK);
+    return true;
+}
+
 static void check_held_memory(void *dir)
 {
     idem_store *store = make(dir, SLEEPERS_KEYS, BODY_BYTES);
-    unsigned all = 0;
+    unsigned all = 0, refused = 0;
     asleep = waits = 0;
     for (unsigned i = 0; i < SLEEPERS_KEYS - SLEEPERS; i++) {
         if (all < SLEEPERS &&
@@ -441,9 +462,9 @@ static void check_held_memory(void *dir)
             idem_sleep_hook = let_sleepers_run;
             all++;
         }
-        put(store, i, 0, BODY_BYTES);
+        refused += !put_unless_it_waits(store, i);
     }
-    CHECK(waits > 0);
+    CHECK(waits > 0 && refused > 0);
     let_sleepers_run(0);
     idem_sleep_hook = NULL;
     support_verify(dir);

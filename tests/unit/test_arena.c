@@ -337,6 +337,7 @@ static void where_answers_lie_that_nothing_is_evicted_for(void **state)
     struct idem_space none;
     int64_t now_ms = idem_view_now_ms(v);
     CHECK_IS(idem_arena_reserve(&op.ctx, CLASS_NEVER, FOR_SWEEP, 256, now_ms, now_ms, &none), IDEM_E_FULL);
+    CHECK(!idem_arena_held(&op.ctx)); /* on their way back, and nobody is inside of them */
     store_relaxed(&v->regions[day_region].state, states[0]);
     store_relaxed(&v->regions[ever_region].state, states[1]);
     store_relaxed(&open[CLASS_CLAIMS], kept[0]);

@@ -423,6 +423,18 @@ static void verify_names_what_is_damaged(void **state)
         CHECK(report.problems >= 1 && told.calls == report.problems);
         CHECK(strstr(told.last, damages[i].check) != NULL);
     }
+    /* In the next bucket, of which its home's header knows nothing. */
+    struct idem_a64 *beyond = v.buckets[bucket_after(&v, bucket, 1)].slots;
+    CHECK(beyond->word == 0 && word_distance(w) == 0);
+    beyond->word = w | 1 << 4;
+    slot->word = 0;
+    idem_report beyond_reach = IDEM_REPORT_INIT;
+    beyond_reach.problem = on_problem;
+    beyond_reach.ctx = &told;
+    CHECK_IS(idem_verify(dir, &beyond_reach), IDEM_E_CORRUPT);
+    CHECK(strstr(told.last, "V4:") != NULL);
+    slot->word = w;
+    beyond->word = 0;
     support_verify(dir);
     uint64_t expiry = entry[3].word; /* of what was forgotten nobody asks when it ends */
     entry[3].word += UINT64_C(1) << 40;
