@@ -412,7 +412,8 @@ static void asks_with_the_time_in_hand(void *dir)
     support_at_point("claim.timed", 1, support_stop, NULL);
     CHECK_IS(idem_begin(store, &rq, &none, &reply), IDEM_REPLAY);
     CHECK_IS(reply.flags, IDEM_REPLY_NOT_RETAINED);
-    CHECK_IS(reply.age_ms, 0);
+    /* 0 by his time; or by the clock, to which he looks again if the region of his chunk was taken back while he slept. */
+    CHECK(reply.age_ms >= 0 && reply.age_ms < 3600000);
     idem_close(store);
 }
 

@@ -291,6 +291,26 @@ static void a_clock_far_off_is_believed_if_it_is_said(void **state)
     over();
 }
 
+/* Somebody has removed them: what the id still names is missing, and no store is made of nothing. */
+static void all_files_of_a_log_are_gone(void **state)
+{
+    (void)state;
+    begin();
+    hand_file(&l, true);
+    answers(1, "x");
+    CHECK_IS(recover(LOG_T0 + 5000, 0), IDEM_OK);
+    support_remove(dir);
+    for (uint64_t number = 1; number < 10; number++) {
+        char name[IDEM_LOG_NAME_BYTES], path[300];
+        idem_log_file_name(number, name);
+        snprintf(path, sizeof path, "%s/%s", l.path, name);
+        unlink(path);
+    }
+    CHECK_IS(recover(LOG_T0 + 6000, 0), IDEM_E_LOG_DAMAGED);
+    CHECK(strstr(idem_error_detail(), "names it as the newest") != NULL);
+    over();
+}
+
 /* Times that a log has room for, but not what comes after them: in the log, or in a store, which has three bits less. */
 static void a_log_of_the_end_of_time(void **state)
 {
@@ -503,6 +523,7 @@ int main(void)
         cmocka_unit_test(a_tail_that_is_larger_than_a_file),
         cmocka_unit_test(many_files_that_are_well_filled_stay),
         cmocka_unit_test(a_clock_far_off_is_believed_if_it_is_said),
+        cmocka_unit_test(all_files_of_a_log_are_gone),
         cmocka_unit_test(a_log_of_the_end_of_time),
         cmocka_unit_test(somebody_goes_on_making_files),
         cmocka_unit_test(a_log_that_goes_before_its_store_is_replaced),
