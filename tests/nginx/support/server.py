@@ -70,11 +70,16 @@ def children(pid):
         return []
 
 
+def _facts(pid):
+    """What the kernel says of it, from its state on (proc(5), /proc/pid/stat, field 3). OSError if it is gone."""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()
+
+
 def alive(pid):
     """Runs, or is stopped; a zombie is dead."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+        return _facts(pid)[0] not in "ZX"
     except OSError:
         return False
 
@@ -82,8 +87,7 @@ def alive(pid):
 def started(pid):
     """In ticks since boot; with the id it tells a process from a later one of that id. None if it is gone."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return int(file.read().rsplit(")", 1)[1].split()[19])
+        return int(_facts(pid)[19])
     except OSError:
         return None
 
@@ -97,16 +101,15 @@ def title(pid):
 
 
 def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
+    fields = _facts(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def doing(pid):
     """In one line: its state, where in the kernel it sleeps (0: it runs), how much it has worked."""
     try:
-        with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/wchan") as wchan:
-            return f"{title(pid)} ({pid}): {stat.read().rsplit(')', 1)[1].split()[0]} {wchan.read()}, {cpu_seconds(pid):.2f} s of CPU"
+        with open(f"/proc/{pid}/wchan") as wchan:
+            return f"{title(pid)} ({pid}): {_facts(pid)[0]} {wchan.read()}, {cpu_seconds(pid):.2f} s of CPU"
     except OSError:
         return f"{pid}: gone"
 
