@@ -50,9 +50,9 @@ int idem_leave(struct idem_op *op, int result);
 int idem_key_prepare(const struct idem_view *v, const idem_key *key, uint8_t bytes[IDEM_KEY_MAX],
                      struct idem_index_key *out);
 
-/* Memory was refused: sweep hard (bounded), evict if the store does that. If that is in vain, and what is on its way back is held by somebody who
-   was preempted inside of a call: let him run (5 ms; all of a process's threads together at most 100 ms a second, as he may be stopped). True: trying
-   again makes sense. Hazards must be clear. */
+/* Memory was refused: take back what is empty already; if nothing is, sweep hard (bounded), evict if the store does that. If that is in vain, and what
+   is on its way back is held by somebody who was preempted inside of a call: let him run (5 ms; all of a process's threads together at most 100 ms a
+   second, as he may be stopped). True: trying again makes sense. Hazards must be clear. */
 bool idem_make_room(struct idem_ctx *ctx, bool may_wait);
 
 #endif
