@@ -242,16 +242,22 @@ static int acknowledge(struct idem_lead *lead, uint64_t position, int64_t ceilin
     return IDEM_OK;
 }
 
-/* A push that saw the old time, while we set it to none, has nobody else to notice it. */
+/* A push that saw the old time, while we set it to none, has nobody else to notice it. What did not fit, and what a walk is to find, should have been
+   on the disk by now: it goes on at once. */
 static void look_again(struct idem_lead *lead)
 {
     struct idem_log *log = lead->log;
-    bool left = lead->full;
+    const struct idem_a64 *control = log->control;
+    bool walks = lead->walking || lead->walk_ended;
+    /* relaxed: numbers; who raises one asks for a batch after it */
+    bool late =
+        lead->full || (walks && load_relaxed(&control[LOG_WALK_WANTED]) > load_relaxed(&control[LOG_WALK_DONE]));
+    bool left = late;
     for (uint32_t i = 0; i < lead->lane_count && !left; i++)
         left = idem_ring_head(&lead->lanes[i].ring) !=
                lead->lanes[i].at; /* (nothing is kept back in a batch that is not full) */
     if (left)
-        idem_lead_due(log, idem_log_now_ms(log) + (lead->full ? 0 : log->interval_ms));
+        idem_lead_due(log, idem_log_now_ms(log) + (late ? 0 : log->interval_ms));
 }
 
 static void tell_trouble(struct idem_lead *lead, int e)

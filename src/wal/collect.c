@@ -75,8 +75,10 @@ static int grow_notes(struct idem_lead *lead)
 
 void idem_lead_due(struct idem_log *log, int64_t at_ms)
 {
-    uint64_t none = 0;
-    cas_relaxed(&log->control[LOG_DUE_MS], &none, (uint64_t)at_ms); /* relaxed: a time; who pushed has pushed before */
+    struct idem_a64 *due = &log->control[LOG_DUE_MS];
+    uint64_t seen = load_relaxed(due); /* relaxed: a time; who pushed has pushed before */
+    while ((seen == 0 || seen > (uint64_t)at_ms) && !cas_relaxed(due, &seen, (uint64_t)at_ms)) /* relaxed: as above */
+        ;
 }
 
 /* ------------------------------------------------------------------ collecting */

@@ -127,7 +127,7 @@ int idem_lead_add(struct idem_lead *lead, struct idem_rec *r, const uint64_t *no
 void idem_lead_sum(struct idem_lead *lead);
 /* Who died between publishing and pushing, or sleeps there: a walk is asked for. */
 void idem_lead_look_for_sleepers(struct idem_lead *lead);
-/* Wants a batch at `at_ms`, unless one is wanted earlier. */
+/* Wants a batch at `at_ms`, or earlier, if one is wanted then. */
 void idem_lead_due(struct idem_log *log, int64_t at_ms);
 /* The batch's bytes to room for so many; what was used of them stays. Errors: IDEM_E_MEMORY. */
 int idem_lead_room(struct idem_lead *lead, uint64_t want);
