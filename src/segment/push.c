@@ -31,7 +31,7 @@ void idem_push(struct idem_ctx *ctx, uint64_t word, unsigned durability)
         ctx->ticket = ticket;
         return;
     }
-    if (unlikely((ticket & (r.mask >> 1)) == 0)) {               /* half a ring since the last time */
+    if (unlikely((ticket & (r.mask >> 3)) == 0)) {               /* an eighth of the ring since the last look */
         uint64_t flushed = load_relaxed(r.flushed) & RING_COUNT; /* relaxed: a hint */
         if (ticket - flushed > r.mask / 2) {
             idem_push_hurry(v);
