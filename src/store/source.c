@@ -292,21 +292,53 @@ static void note(void *ctx, const uint64_t note_of[2], uint64_t position)
 
 /* ------------------------------------------------------------------ walking */
 
+#define WALK_AHEAD 4u /* buckets whose entries are asked for before they are looked at */
+
+/* A store has as many slots again as keys, and a walk is often for a few of them. relaxed: a slot that was published before the walk was asked for is seen
+   (P12); for any other somebody else answers. */
+static bool empty(const struct idem_bucket_shm *b)
+{
+    uint64_t any = 0;
+    for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++)
+        any |= load_relaxed(&b->slots[s]); /* relaxed: as above */
+    return any == 0;
+}
+
+static void fetch_entries(const struct idem_view *v, uint64_t bucket)
+{
+    if (bucket >= v->bucket_count)
+        return;
+    for (unsigned s = 0; s < IDEM_BUCKET_SLOTS; s++) {
+        uint64_t unit =
+            word_unit(load_relaxed(&v->buckets[bucket].slots[s])); /* relaxed: only to know what to prefetch */
+        if (unit != 0 && unit < v->arena_units)
+            prefetch(v->arena + unit * 2);
+    }
+}
+
 static bool walk(void *ctx, uint64_t *cursor, uint64_t cut, uint32_t budget, uint64_t *ref, uint64_t *live_bytes)
 {
     struct idem_view *v = ctx;
-    uint64_t end = v->bucket_count * 8, most = *cursor + budget * 8;
+    uint64_t end = v->bucket_count * 8, at = *cursor, most = end - at < budget * 8 ? end : at + budget * 8;
+    int64_t now_ms = idem_view_now_ms(v);
     *ref = 0;
-    for (; *cursor < end && *cursor < most; ++*cursor) {
-        if (*cursor % 8 >= IDEM_BUCKET_SLOTS)
+    for (; at < most; at++) {
+        if (at % 8 == 0) {
+            fetch_entries(v, at / 8 + WALK_AHEAD);
+            if (empty(&v->buckets[at / 8])) {
+                at += 7;
+                continue;
+            }
+        }
+        if (at % 8 >= IDEM_BUCKET_SLOTS)
             continue;
-        struct idem_found f = {.slot = &v->buckets[*cursor / 8].slots[*cursor % 8], .place = *cursor};
+        struct idem_found f = {.slot = &v->buckets[at / 8].slots[at % 8], .place = at};
         for (unsigned tries = 0; tries < 100; tries++) {
             f.word = load_acquire(f.slot); /* P1 acquire: the entry's bytes */
             if (!word_final(f.word) || !idem_entry_load(v, f.word, &f.entry))
                 break;
             uint64_t seen = load_relaxed(&f.entry.at[4]);
-            bool gone = word_state(f.word) != WORD_FORGOTTEN && idem_index_gone(&f, idem_view_now_ms(v));
+            bool gone = word_state(f.word) != WORD_FORGOTTEN && idem_index_gone(&f, now_ms);
             if (!idem_index_unchanged(&f))
                 continue;
             if (gone)
@@ -316,11 +348,12 @@ static bool walk(void *ctx, uint64_t *cursor, uint64_t cut, uint32_t budget, uin
             if (on_disk(v, seen, word_state(f.word)) && log_word_position(seen) >= cut)
                 break;
             *ref = ref_of_word(f.word, false);
-            ++*cursor;
+            *cursor = at + 1;
             return true;
         }
     }
-    return *cursor < end;
+    *cursor = at;
+    return at < end;
 }
 
 static void now(void *ctx, int64_t *store_ms, int64_t *wall_ms)
