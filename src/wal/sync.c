@@ -165,13 +165,14 @@ void idem_log_ask(struct idem_log *log, bool soon)
 {
     uint64_t none = 0;
     int64_t now_ms = idem_log_now_ms(log);
-    /* relaxed: a time */
-    cas_relaxed(&log->control[LOG_DUE_MS], &none, (uint64_t)(now_ms + (soon ? 0 : log->interval_ms)));
-    if (!soon)
+    if (!soon) {
+        cas_relaxed(&log->control[LOG_DUE_MS], &none, (uint64_t)(now_ms + log->interval_ms)); /* relaxed: a time */
         return;
-    store_relaxed(&log->control[LOG_DUE_MS], (uint64_t)now_ms); /* relaxed: as above */
-    store_release(&log->kick, 1);                               /* P12 release: the push came before */
-    idem_futex_wake_all(&log->kick);
+    }
+    store_seq_cst(&log->control[LOG_DUE_MS], (uint64_t)now_ms); /* P12 seq_cst: the time, then the kick */
+    /* P12 seq_cst: the push came before. One that is kicked already will look at the time after this: a queue that is full asks with each push. */
+    if (cas_seq_cst(&log->kick, &none, 1))
+        idem_futex_wake_all(&log->kick);
 }
 
 /* What no due time tells of: a lane whose owner died or sleeps between publishing and pushing; a push that nobody was asked to write. */
@@ -222,29 +223,31 @@ static void *flush(void *arg)
     store_relaxed(&log->patrolled_ms, (uint64_t)idem_log_now_ms(log)); /* relaxed: a time */
     /* P12 acquire: with stop's release */
     while (load_acquire(&log->stop) == 0) {
+        store_seq_cst(&log->kick, 0); /* P12 seq_cst: what it was for is looked at after this, the clock too */
         int64_t now_ms = idem_log_now_ms(log), sleep_ms = log->interval_ms;
+        uint64_t kicked = 0; /* what `kick` says while nobody has kicked */
         look_for_more(log, now_ms);
-        uint64_t due = load_relaxed(&log->control[LOG_DUE_MS]); /* relaxed: a time */
-        store_relaxed(&log->kick, 0);                           /* relaxed: what it was for is looked at next */
-        if (overdue(log, now_ms)) {
+        uint64_t due = load_seq_cst(&log->control[LOG_DUE_MS]); /* P12 seq_cst: as above */
+        if (due != 0 && now_ms >= (int64_t)due) {
             int e = lead_one(log, stands_still(log, &watch, now_ms));
             if (e == IDEM_OK) {
                 watch.looked = false;
                 retry_ms = RETRY_FIRST_MS;
                 continue; /* perhaps there is more */
             }
-            if (e < 0) {
+            if (e < 0) { /* nobody hurries it then: queues that are full would, all the time */
                 sleep_ms = retry_ms;
                 retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
+                kicked = 1;
+                store_seq_cst(&log->kick, kicked); /* P12 seq_cst: before stop is looked at */
             }
         } else {
             watch.looked = false;
             if (due != 0 && (int64_t)due - now_ms < sleep_ms)
                 sleep_ms = (int64_t)due - now_ms;
         }
-        /* P12 acquire: as above */
-        if (load_acquire(&log->stop) == 0)
-            idem_futex_wait(&log->kick, 0, sleep_ms > 0 ? sleep_ms : 1);
+        if (load_seq_cst(&log->stop) == 0) /* P12 seq_cst: as above */
+            idem_futex_wait(&log->kick, kicked, sleep_ms > 0 ? sleep_ms : 1);
     }
     return NULL;
 }
@@ -272,8 +275,8 @@ void idem_log_flusher_stop(struct idem_log *log)
 {
     if (!log->flushing)
         return;
-    store_release(&log->stop, 1); /* P12 release: nothing more is pushed through this handle */
-    store_release(&log->kick, 1); /* P12 release: as above */
+    store_seq_cst(&log->stop, 1); /* P12 seq_cst: nothing more is pushed through this handle; before the kick */
+    store_seq_cst(&log->kick, 2); /* P12 seq_cst: as above; neither 0 nor 1, so that it sleeps on no more */
     idem_futex_wake_all(&log->kick);
     pthread_join(log->thread, NULL);
     log->flushing = false;

@@ -313,6 +313,46 @@ static void a_flusher_tries_again(void **state)
     idem_io = &idem_io_system;
 }
 
+static int sync_that_always_fails(int fd)
+{
+    (void)fd;
+    add_relaxed(&failures, 1);
+    errno = EIO;
+    return -1;
+}
+
+/* Full queues ask for a batch with each push. 10 ms, 20, 40 ... 1,000 lie between two attempts all the same: in so many ms there is room for so
+   many. */
+static void a_flusher_that_fails_is_not_hurried(void **state)
+{
+    (void)state;
+    begin();
+    idem_log_dir_close(&d);
+    idem_close(s);
+    calls = idem_io_system;
+    calls.fdatasync = sync_that_always_fails;
+    idem_io = &calls;
+    store_relaxed(&failures, 0);
+    options.flags = 0;
+    attach();
+    push_one("k");
+    int64_t from_us = idem_clock_fine_us(), took_ms = 0;
+    while (took_ms < 300 || (load_relaxed(&failures) == 0 && took_ms < SUPPORT_PATIENCE_MS)) {
+        idem_log_ask(wlog, true);
+        took_ms = (idem_clock_fine_us() - from_us) / 1000;
+    }
+    uint64_t most = 2; /* the first, and one that has just begun */
+    for (int64_t pause_ms = 10, at_ms = 10; at_ms <= took_ms; at_ms += pause_ms) {
+        pause_ms = pause_ms < 500 ? pause_ms * 2 : 1000;
+        most++;
+    }
+    CHECK(load_relaxed(&failures) <= most);
+    CHECK(load_relaxed(&failures) >= 1);
+    calls.fdatasync = idem_io_system.fdatasync;
+    over();
+    idem_io = &idem_io_system;
+}
+
 /* ------------------------------------------------------------------ the directory's odd corners */
 
 static int open_elsewhere(int at, const char *name, int flags, mode_t mode)
@@ -420,6 +460,7 @@ int main(void)
         cmocka_unit_test(a_sync_of_an_older_file_is_nobodys),
         cmocka_unit_test(lanes_that_look_busy_are_looked_at_again),
         cmocka_unit_test(a_flusher_tries_again),
+        cmocka_unit_test(a_flusher_that_fails_is_not_hurried),
         cmocka_unit_test(directories_in_odd_places),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
