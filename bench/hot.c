@@ -4,7 +4,8 @@
  * hot_claim   Both claim the same new keys in the same order, and begin every block of 16 together: neck and neck, key by key. Time
  *             of a call, as one process sees it, winning and losing mixed. Every key must have been won exactly once,
  *             and who did not win must have been told that it is in progress. On a machine that is used by others, where the racers wait
- *             for each other's time slices, a race ends after RACE_S with the keys it came to.
+ *             for each other's time slices, a race ends after RACE_S with the keys it came to. Its floor: a new key's (floor.h), raced for in
+ *             the same way, block by block; who lost does nothing more.
  * hot_replay  One completed key, replayed by one of them and by both in turns, every byte compared now and then: how many times
  *             one process's throughput both have together.
  */
@@ -14,14 +15,16 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "floor.h"
 #include "harness.h"
 #include "shapes.h"
 
-enum { RACERS = 2, BLOCK = 16, REPLAYS = 4096, RACE_S = 8 };
+enum { RACERS = 2, BLOCK = 16, REPLAYS = 4096, RACE_S = 8, FLOOR_WAVE = 1 << 16 };
 enum { SERIES_ALONE, SERIES_BOTH };
 
 struct race {
     const struct shape_store *store;
+    struct floor floor; /* shared memory, FLOOR_WAVE claims of each racer */
     uint64_t keys;
     unsigned char *won; /* shared: of each racer, a byte a key */
     uint64_t *over;     /* shared: where the race ended, if its time was over before its keys */
@@ -29,6 +32,24 @@ struct race {
 };
 
 /* ------------------------------------------------------------------ racing */
+
+static int floor_block(struct harness *h, unsigned me, struct floor *floor, uint64_t first)
+{
+    unsigned char keys[BLOCK * KEY_BYTES];
+    struct series *sum = harness_series(h, me, SERIES_BOTH);
+    struct stopwatch watch;
+    for (unsigned i = 0; i < BLOCK; i++)
+        key_text(first + i, keys + i * KEY_BYTES);
+    if (harness_barrier(h) != 0)
+        return -1;
+    stopwatch_start(&watch);
+    floor_claim(floor, keys, BLOCK, me * FLOOR_WAVE + first % FLOOR_WAVE);
+    if (stopwatch_stop(&watch)) {
+        sum->floor_ns += watch.ns;
+        sum->floor_count += BLOCK;
+    }
+    return 0;
+}
 
 static int race_block(struct harness *h, unsigned me, idem_store *store, uint64_t first, unsigned char *won)
 {
@@ -69,14 +90,17 @@ static int race_block(struct harness *h, unsigned me, idem_store *store, uint64_
 static int race_worker(struct harness *h, unsigned me, void *ctx)
 {
     const struct race *race = ctx;
+    struct floor floor = race->floor;
     int result = 0;
     idem_store *store = shape_attach(race->store, IDEM_OPEN_NO_FLUSHER);
-    if (store == NULL)
-        return harness_fail(h, "attaching: %s", idem_error_detail());
+    if (store == NULL || floor_touch(&floor) != 0)
+        return harness_fail(h, "attaching: %s", store == NULL ? idem_error_detail() : "the floor's memory");
     for (uint64_t at = 0; at + BLOCK <= race->keys && result == 0; at += BLOCK) {
         if (me == 0 && harness_now_ns() > race->until_ns)
             __atomic_store_n(race->over, at, __ATOMIC_SEQ_CST);
-        result = race_block(h, me, store, at, race->won + me * race->keys);
+        result = floor_block(h, me, &floor, at);
+        if (result == 0)
+            result = race_block(h, me, store, at, race->won + me * race->keys);
         if (__atomic_load_n(race->over, __ATOMIC_SEQ_CST) <= at) /* said before the barrier that began this block */
             break;
     }
@@ -105,7 +129,9 @@ static void run_race(const struct trial *self, const struct conditions *c, unsig
     race.won = mmap(NULL, won_bytes + sizeof *race.over, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (h == NULL || race.won == MAP_FAILED)
         snprintf(out->why, sizeof out->why, "no memory for two racers");
-    else if (shape_create(&store, c, "hot", race.keys, self->rows[0].huge, NULL, out) == 0) {
+    else if (shape_create(&store, c, "hot", race.keys, self->rows[0].huge, NULL, out) == 0 &&
+             floor_create(&race.floor, c->place, race.keys, RACERS * FLOOR_WAVE, self->rows[0].huge, out->why,
+                          sizeof out->why) == 0) {
         memset(race.won, 0, won_bytes);
         race.over = (uint64_t *)(void *)(race.won + won_bytes);
         *race.over = UINT64_MAX;
@@ -118,9 +144,12 @@ static void run_race(const struct trial *self, const struct conditions *c, unsig
         struct series sum = harness_sum(h, SERIES_BOTH);
         out->of[0].missing = sum.op_count == 0;
         out->of[0].value = sum.op_count > 0 ? (double)sum.op_ns / (double)sum.op_count : 0;
+        out->of[0].floor = sum.floor_count > 0 ? (double)sum.floor_ns / (double)sum.floor_count : 0;
         out->of[0].p50_ns = (double)hist_quantile(&sum.latency, 0.5);
         out->of[0].p99_ns = (double)hist_quantile(&sum.latency, 0.99);
     }
+    if (race.floor.index != NULL)
+        floor_free(&race.floor);
     shape_destroy(&store);
     if (race.won != MAP_FAILED)
         munmap(race.won, won_bytes + sizeof *race.over);

@@ -25,7 +25,9 @@
 
 enum { CLAIM_BYTES = 192, /* a claim of such a key in the log, and its share of a batch's header */ BATCH_MAX = 1024 };
 
-#define STORE_KEYS UINT64_C(600000)
+#define STORE_KEYS      UINT64_C(600000)
+#define STORE_KEYS_MANY UINT64_C(2400000) /* where MANY or more are outstanding: no waits, or few */
+#define MANY            1024u
 #define ROOM_BYTES \
     (UINT64_C(192) << 20) /* for each side without a log: never written before, as the log's; else a sync is cheaper */
 #define KEYS_EACH (UINT64_C(1) << 32)
@@ -312,7 +314,7 @@ static void run(struct plan *plan, struct sync_result *out)
     idem_store *store = NULL;
     struct harness *h = harness_create(wish->workers);
     o.flags = IDEM_OPEN_CREATE | IDEM_OPEN_EXCLUSIVE | IDEM_OPEN_NO_FLUSHER;
-    o.keys = STORE_KEYS;
+    o.keys = wish->workers * wish->batch < MANY ? STORE_KEYS : STORE_KEYS_MANY;
     o.response_bytes = 64;
     o.lease_ms = 600000;
     o.wal_dir = plan->wal;
