@@ -29,7 +29,7 @@
  *  - Every function is safe to call from several threads on one handle, except idem_close(), which must be the last.
  *  - "Durability: memory" means: survives the death of every process, not that of the machine. "Durability: as asked" means: by the call's
  *    own setting, else the store's: none (as memory), async (on the disk within the flush interval, the machine's crash loses at most
- *    that), sync (on the disk at return).
+ *    that; what a killed process left is written by any other that has the store open, or by the next one), sync (on the disk at return).
  */
 #ifndef IDEM_H
 #define IDEM_H
@@ -181,7 +181,8 @@ IDEM_API int idem_open(const char *dir, const idem_options *options, idem_store 
 /*
  * idem_close - give the handle back. NULL is allowed.
  * Claims made through it and not completed count as lost from now on (lease-only claims don't). No other thread may be
- * inside a call on this handle. Threads that used it may exit later.
+ * inside a call on this handle. Threads that used it may exit later. What this process did with async durability is on the disk when it returns, unless
+ * the log fails or takes longer than log_wait_ms: idem_sync() before it would say so.
  */
 IDEM_API void idem_close(idem_store *store);
 

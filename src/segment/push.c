@@ -12,7 +12,7 @@ void idem_push_hurry(const struct idem_view *v)
 
 void idem_push(struct idem_ctx *ctx, uint64_t word, unsigned durability)
 {
-    const struct idem_view *v = ctx->v;
+    struct idem_view *v = ctx->v;
     struct idem_a64 *control = v->root->log_control;
     if (durability <= IDEM_DURABILITY_NONE || IDEM_FAULT("log.unpushed"))
         return;
@@ -24,6 +24,7 @@ void idem_push(struct idem_ctx *ctx, uint64_t word, unsigned durability)
         idem_log_want_walk(control);
         if (sync)
             ctx->ticket = load_relaxed(r.head); /* relaxed: the lane's own */
+        store_relaxed(&v->owed, OWED_WALK);     /* relaxed: asked for when no thread is inside a call any more */
         idem_push_hurry(v);
         return;
     }
@@ -31,6 +32,9 @@ void idem_push(struct idem_ctx *ctx, uint64_t word, unsigned durability)
         ctx->ticket = ticket;
         return;
     }
+    uint64_t owed = OWED_NOTHING;
+    if (unlikely(load_relaxed(&v->owed) == OWED_NOTHING))        /* relaxed: as above */
+        cas_relaxed(&v->owed, &owed, OWED_QUEUED);               /* relaxed: as above */
     if (unlikely((ticket & (r.mask >> 3)) == 0)) {               /* an eighth of the ring since the last look */
         uint64_t flushed = load_relaxed(r.flushed) & RING_COUNT; /* relaxed: a hint */
         if (ticket - flushed > r.mask / 2) {

@@ -1,7 +1,7 @@
 /*
  * segment/view.h - one attached store: mappings, private copies of the constants, this process's registration.
  *
- * Owns: mmap and munmap, creation, attachment, staleness. A view is immutable, but for its last two words, after it was opened
+ * Owns: mmap and munmap, creation, attachment, staleness. A view is immutable, but for its last words, after it was opened
  * (in a forked child its descriptor is closed before anything uses it). Threads find it through the handle (store/), which swaps it by liburcu.
  *
  * If we die here: while creating, temporary files are left; the next creator in that directory removes them under the
@@ -18,6 +18,8 @@
 #include "segment/process.h"
 #include "wal/files.h"
 #include "wal/ring.h"
+
+enum idem_owed { OWED_NOTHING, OWED_QUEUED, OWED_WALK /* something found no room in its queue */ };
 
 struct idem_view {
     struct idem_root_shm *root;
@@ -45,6 +47,7 @@ struct idem_view {
     struct idem_a64 poisoned;   /* 1: a page was gone (SIGBUS guard) */
     struct idem_a64 checked_ms; /* when its handle asked last whether it is stale; 0: not yet */
     struct idem_a64 pins;       /* who uses it outside of a read section (waits for the disk), and its handle */
+    struct idem_a64 owed;       /* enum idem_owed, of what this process pushed without waiting for it */
     struct idem_a64 naps;       /* second of store time | how often this process waited for memory in it (8) */
 };
 

@@ -238,6 +238,17 @@ static void close_view(struct idem_view *v)
     idem_view_close(v);
 }
 
+/* The last one to have a store open leaves nobody behind who would write what its threads pushed. Without the lock: the disk is waited for. What the
+   log fails at is told by idem_stats(). relaxed: no thread is inside a call. */
+static void drain(const struct idem_view *v)
+{
+    uint64_t owed = load_relaxed(&v->owed);                                           /* relaxed: as above */
+    bool gone = load_relaxed(&v->root->dead) != 0 || load_relaxed(&v->poisoned) != 0; /* relaxed: as above */
+    if (v->wal != NULL && owed != OWED_NOTHING && !gone && !IDEM_FAULT("log.undrained") &&
+        v->process.epoch == idem_fork_epoch())
+        (void)idem_log_wait_all(v->wal, owed == OWED_WALK, 0);
+}
+
 int idem_exclusively(int (*fn)(void *ctx), void *ctx)
 {
     take_lock();
@@ -344,6 +355,7 @@ void idem_close(idem_store *store)
     if (store == NULL)
         return;
     int cancel = idem_cancel_defer();
+    drain(store->view);
     take_lock();
     for (struct idem_store **at = &handles; *at != NULL; at = &(*at)->next)
         if (*at == store) {

@@ -22,7 +22,7 @@ int idem_sync(idem_store *store, int64_t timeout_ms)
     idem_view_pin(v);
     e = idem_leave(&op, IDEM_OK);
     if (e == IDEM_OK)
-        e = idem_log_wait_all(v->wal, timeout_ms);
+        e = idem_log_wait_all(v->wal, true, timeout_ms);
     int kept = errno;
     idem_view_unpin(v);
     errno = kept;

@@ -252,6 +252,7 @@ static void look_again(struct idem_lead *lead)
     /* relaxed: numbers; who raises one asks for a batch after it */
     bool late =
         lead->full || (walks && load_relaxed(&control[LOG_WALK_WANTED]) > load_relaxed(&control[LOG_WALK_DONE]));
+    late = late && !IDEM_FAULT("log.leisurely");
     bool left = late;
     for (uint32_t i = 0; i < lead->lane_count && !left; i++)
         left = idem_ring_head(&lead->lanes[i].ring) !=

@@ -136,13 +136,14 @@ int idem_log_wait(struct idem_log *log, const struct idem_ring *ring, uint64_t t
     return wait_for(log, &want, timeout_ms);
 }
 
-int idem_log_wait_all(struct idem_log *log, int64_t timeout_ms)
+int idem_log_wait_all(struct idem_log *log, bool walk, int64_t timeout_ms)
 {
     struct want want = {.lanes = log->source.lanes(log->source.ctx)};
     want.heads = calloc(want.lanes + 1, sizeof *want.heads);
     if (want.heads == NULL)
         return idem_fail(IDEM_E_MEMORY, "no memory for a look at %u queues", want.lanes);
-    want.walk = load_acquire(&log->control[LOG_WALK_WANTED]); /* P12 acquire: who raised it had published */
+    if (walk)
+        want.walk = load_acquire(&log->control[LOG_WALK_WANTED]); /* P12 acquire: who raised it had published */
     for (uint32_t i = 0; i < want.lanes; i++) {
         struct idem_ring r;
         log->source.lane(log->source.ctx, i, &r);
@@ -238,7 +239,7 @@ static void *flush(void *arg)
             if (e < 0) { /* nobody hurries it then: queues that are full would, all the time */
                 sleep_ms = retry_ms;
                 retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
-                kicked = 1;
+                kicked = IDEM_FAULT("log.hurried") ? 0 : 1;
                 store_seq_cst(&log->kick, kicked); /* P12 seq_cst: before stop is looked at */
             }
         } else {

@@ -18,8 +18,8 @@
  */
 int idem_log_wait(struct idem_log *log, const struct idem_ring *ring, uint64_t ticket, int64_t timeout_ms);
 
-/* Every lane's head at the call is flushed, and a wanted walk done. Outcomes and errors as above. */
-int idem_log_wait_all(struct idem_log *log, int64_t timeout_ms);
+/* Every lane's head at the call is flushed, and, if asked for, a wanted walk done. Outcomes and errors as above. */
+int idem_log_wait_all(struct idem_log *log, bool walk, int64_t timeout_ms);
 
 /* Leads a batch if one is due and nobody leads. Outcomes: IDEM_OK; 1: there is more to do now. Errors: as idem_log_batch(). */
 int idem_log_tend(struct idem_log *log);

@@ -12,13 +12,14 @@
 #define RING  64u
 #define CALLS 200000u
 
-static idem_store *a_store(const char *dir, const char *wal)
+static idem_store *a_store(const char *dir, const char *wal, uint32_t flags)
 {
     idem_options o = support_options(2 * BURST);
-    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    o.flags |= flags;
     o.wal_dir = wal;
     o.durability_claim = o.durability_complete = IDEM_DURABILITY_ASYNC;
     o.flush_interval_ms = 10000;
+    o.log_wait_ms = 600000;
     o.wal_ring_refs = RING;
     return support_open(dir, &o);
 }
@@ -52,22 +53,70 @@ static int look(const idem_log_record *r, void *ctx)
     return 0;
 }
 
-static void what_a_burst_left_out_is_on_the_disk_when_there_is_no_more_to_do(void **state)
+static void all_of_a_burst_is_found(void *dir)
 {
-    (void)state;
     static struct seen seen;
     char wal[200];
-    const char *dir = support_dir();
-    snprintf(wal, sizeof wal, "%s-log", dir);
-    idem_store *s = a_store(dir, wal);
+    snprintf(wal, sizeof wal, "%s-log", (char *)dir);
+    idem_store *s = a_store(dir, wal, IDEM_OPEN_NO_FLUSHER);
     answer(s, 0, BURST);
     CHECK(support_stats(s).log.overflows > BURST);
     unsigned calls = 0;
     while (calls < CALLS && idem_maintain(s, 0) == 1)
         calls++;
     CHECK(calls < CALLS);
+    memset(&seen, 0, sizeof seen);
     CHECK_IS(idem_log_walk(wal, look, &seen), IDEM_OK);
     CHECK_IS(seen.answers, BURST);
+    idem_close(s);
+    support_remove(wal);
+}
+
+static void what_a_burst_left_out_is_on_the_disk_when_there_is_no_more_to_do(void **state)
+{
+    (void)state;
+    all_of_a_burst_is_found((void *)(uintptr_t)support_dir());
+}
+
+/* The last one to have it open: nobody would write it, until somebody opens the store again or the machine dies. */
+static void is_there_after_closing(const char *place, const char *name, uint32_t flags, unsigned answers)
+{
+    static struct seen seen;
+    char dir[200], wal[220];
+    snprintf(dir, sizeof dir, "%s-%s", place, name);
+    snprintf(wal, sizeof wal, "%s-log", dir);
+    idem_store *s = a_store(dir, wal, flags);
+    answer(s, 0, answers);
+    idem_close(s);
+    memset(&seen, 0, sizeof seen);
+    CHECK_IS(idem_log_walk(wal, look, &seen), IDEM_OK);
+    CHECK_IS(seen.answers, answers);
+    support_remove(wal);
+}
+static void all_is_there_after_closing(void *place)
+{
+    is_there_after_closing(place, "burst", 0, BURST);
+    is_there_after_closing(place, "alone", IDEM_OPEN_NO_FLUSHER, BURST);
+    is_there_after_closing(place, "few", IDEM_OPEN_NO_FLUSHER, 5);
+}
+static void what_was_done_is_on_the_disk_when_the_handle_is_closed(void **state)
+{
+    (void)state;
+    all_is_there_after_closing((void *)(uintptr_t)support_dir());
+}
+
+/* Its log is gone by then, or was never written to. */
+static void closing_a_store_that_was_destroyed_waits_for_nothing(void **state)
+{
+    (void)state;
+    char wal[200];
+    const char *dir = support_dir();
+    snprintf(wal, sizeof wal, "%s-log", dir);
+    idem_store *s = a_store(dir, wal, IDEM_OPEN_NO_FLUSHER);
+    answer(s, 0, 5);
+    CHECK_IS(idem_destroy(dir), IDEM_OK);
+    idem_close(s);
+    s = a_store(dir, wal, IDEM_OPEN_NO_FLUSHER);
     idem_close(s);
     support_remove(wal);
 }
@@ -79,7 +128,7 @@ static void half_a_ring_asks_for_a_batch_wherever_it_began(void **state)
     char wal[200];
     const char *dir = support_dir();
     snprintf(wal, sizeof wal, "%s-log", dir);
-    idem_store *s = a_store(dir, wal);
+    idem_store *s = a_store(dir, wal, IDEM_OPEN_NO_FLUSHER);
     answer(s, 0, 12);
     CHECK_IS(idem_sync(s, 0), IDEM_OK);
     uint64_t before = support_stats(s).log.batches;
@@ -94,11 +143,21 @@ static void half_a_ring_asks_for_a_batch_wherever_it_began(void **state)
     support_remove(wal);
 }
 
+static void a_library_that_leaves_it_for_later_is_noticed(void **state)
+{
+    (void)state;
+    support_promise(all_of_a_burst_is_found, FAULTS("log.leisurely"));
+    support_promise(all_is_there_after_closing, FAULTS("log.undrained"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_burst_left_out_is_on_the_disk_when_there_is_no_more_to_do),
+        cmocka_unit_test(what_was_done_is_on_the_disk_when_the_handle_is_closed),
+        cmocka_unit_test(closing_a_store_that_was_destroyed_waits_for_nothing),
         cmocka_unit_test(half_a_ring_asks_for_a_batch_wherever_it_began),
+        cmocka_unit_test(a_library_that_leaves_it_for_later_is_noticed),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }

@@ -210,17 +210,20 @@ static void tokens_grow_from_reboot_to_reboot(void *place)
     r.wal_dir = log;
     r.now_wall_ms = idem_clock_wall_ms();
     uint64_t token = 0;
+    idem_store
+        *stores[5]; /* closed when all is over: a machine that goes down closes nothing, and closing would write */
     for (unsigned round = 0; round < 5; round++) {
         if (round > 0)
             CHECK_IS(idem_recover(&r), IDEM_OK);
-        idem_store *store = support_open(dir, &o);
+        stores[round] = support_open(dir, &o);
         idem_claim claim;
-        CHECK_IS(support_begin(store, "k", &claim), IDEM_CLAIMED); /* nobody knows it any more */
+        CHECK_IS(support_begin(stores[round], "k", &claim), IDEM_CLAIMED); /* nobody knows it any more */
         CHECK(claim.token > token);
         token = claim.token;
         support_remove(dir);
-        idem_close(store);
     }
+    for (unsigned round = 0; round < 5; round++)
+        idem_close(stores[round]);
 }
 
 /* Two stores that were given one log by mistake: the second is refused, the first goes on. When the first is gone, its log may move. */
