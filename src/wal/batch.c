@@ -335,6 +335,7 @@ static int batch(struct idem_lead *lead)
         lead->used = 0;      /* nothing to write; references that needed no record leave their rings */
     if (lead->used > left) { /* one record that is larger than what is left: it begins a file of its own */
         lead->walking = false;
+        lead->full = true; /* none of it was written, though its lane looks so: look_again() wants the next batch */
         e = idem_lead_new_file(lead, lead->used);
         return e == IDEM_OK ? 1 : e;
     }

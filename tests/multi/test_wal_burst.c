@@ -143,6 +143,39 @@ static void half_a_ring_asks_for_a_batch_wherever_it_began(void **state)
     support_remove(wal);
 }
 
+/* The second one finds too little room in the present file. The clock stands: no patrol comes to find it. */
+static void what_begins_a_file_is_on_the_disk_when_there_is_no_more_to_do(void **state)
+{
+    (void)state;
+    static char body[600000];
+    char wal[200], key[16];
+    const char *dir = support_dir();
+    snprintf(wal, sizeof wal, "%s-log", dir);
+    idem_options o = support_options(64);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    o.wal_dir = wal;
+    o.wal_file_bytes = 1 << 20;
+    o.response_bytes = sizeof body;
+    o.durability_claim = o.durability_complete = IDEM_DURABILITY_ASYNC;
+    idem_store *s = support_open(dir, &o);
+    memset(body, 'x', sizeof body - 1);
+    support_clock_stand(true);
+    for (unsigned i = 0; i < 3; i++) {
+        snprintf(key, sizeof key, "b%u", i);
+        support_answer(s, key, 200, body);
+        support_clock_add(support_stats(s).log.flush_interval_ms);
+        unsigned calls = 0;
+        while (calls < CALLS && idem_maintain(s, 0) == 1)
+            calls++;
+        CHECK(calls < CALLS);
+        CHECK_IS(support_stats(s).log.queued, 0);
+    }
+    CHECK(support_stats(s).log.files > 1);
+    support_clock_stand(false);
+    idem_close(s);
+    support_remove(wal);
+}
+
 static void a_library_that_leaves_it_for_later_is_noticed(void **state)
 {
     (void)state;
@@ -156,6 +189,7 @@ int main(void)
         cmocka_unit_test(what_a_burst_left_out_is_on_the_disk_when_there_is_no_more_to_do),
         cmocka_unit_test(what_was_done_is_on_the_disk_when_the_handle_is_closed),
         cmocka_unit_test(closing_a_store_that_was_destroyed_waits_for_nothing),
+        cmocka_unit_test(what_begins_a_file_is_on_the_disk_when_there_is_no_more_to_do),
         cmocka_unit_test(half_a_ring_asks_for_a_batch_wherever_it_began),
         cmocka_unit_test(a_library_that_leaves_it_for_later_is_noticed),
     };
