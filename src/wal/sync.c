@@ -19,6 +19,7 @@
 #define SLEEP_FIRST_MS 10 /* of who has not tried to lead yet */
 #define PATROL_MS      1000
 #define RETRY_FIRST_MS 10
+#define LED_MS         10 /* a flusher's, while somebody else leads */
 #define RETRY_MAX_MS   1000
 #define STACK_BYTES    (UINT64_C(256) << 10)
 #define ATTEMPTS       2u /* the second one makes a new file */
@@ -236,11 +237,14 @@ static void *flush(void *arg)
                 retry_ms = RETRY_FIRST_MS;
                 continue; /* perhaps there is more */
             }
-            if (e < 0) { /* nobody hurries it then: queues that are full would, all the time */
+            /* Nobody hurries it while it fails, or somebody else leads: queues that are full would, all the time. */
+            kicked = IDEM_FAULT("log.hurried") ? 0 : 1;
+            store_seq_cst(&log->kick, kicked); /* P12 seq_cst: before stop is looked at */
+            if (e < 0) {
                 sleep_ms = retry_ms;
                 retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
-                kicked = IDEM_FAULT("log.hurried") ? 0 : 1;
-                store_seq_cst(&log->kick, kicked); /* P12 seq_cst: before stop is looked at */
+            } else if (sleep_ms > LED_MS) {
+                sleep_ms = LED_MS; /* what that one's batch has not is ours to write soon */
             }
         } else {
             watch.looked = false;

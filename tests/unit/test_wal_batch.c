@@ -353,6 +353,44 @@ static void a_flusher_that_fails_is_not_hurried(void **state)
     idem_io = &idem_io_system;
 }
 
+/* Another process leads, and stands still. What it is tried by is counted; nobody waits so long that it is succeeded. */
+static int lock_that_another_has(int fd, int64_t at)
+{
+    (void)fd;
+    (void)at;
+    add_relaxed(&failures, 1);
+    errno = EAGAIN;
+    return -1;
+}
+
+static void a_flusher_that_another_one_leads_is_not_hurried(void **state)
+{
+    (void)state;
+    begin();
+    idem_log_dir_close(&d);
+    idem_close(s);
+    support_remove(dir);
+    support_remove(wal);
+    options.log_wait_ms = 600000;
+    options.flags = IDEM_OPEN_CREATE;
+    calls = idem_io_system;
+    calls.lock = lock_that_another_has;
+    idem_io = &calls;
+    store_relaxed(&failures, 0);
+    attach();
+    int64_t from_us = idem_clock_fine_us(), took_ms = 0;
+    while (took_ms < 300 || (load_relaxed(&failures) == 0 && took_ms < SUPPORT_PATIENCE_MS)) {
+        idem_log_ask(wlog, true);
+        took_ms = (idem_clock_fine_us() - from_us) / 1000;
+    }
+    CHECK(load_relaxed(&failures) <= (uint64_t)took_ms / 10 + 2); /* the first, and one that has just begun */
+    CHECK(load_relaxed(&failures) >= 1);
+    idem_io = &idem_io_system;
+    idem_close(s);
+    support_remove(dir);
+    support_remove(wal);
+}
+
 /* ------------------------------------------------------------------ the directory's odd corners */
 
 static int open_elsewhere(int at, const char *name, int flags, mode_t mode)
@@ -450,10 +488,16 @@ static void not_hurried(void *unused)
     (void)unused;
     a_flusher_that_fails_is_not_hurried(NULL);
 }
+static void not_hurried_by_a_leader(void *unused)
+{
+    (void)unused;
+    a_flusher_that_another_one_leads_is_not_hurried(NULL);
+}
 static void a_flusher_that_is_hurried_is_noticed(void **state)
 {
     (void)state;
     support_promise(not_hurried, FAULTS("log.hurried"));
+    support_promise(not_hurried_by_a_leader, FAULTS("log.hurried"));
 }
 
 int main(void)
@@ -472,6 +516,7 @@ int main(void)
         cmocka_unit_test(lanes_that_look_busy_are_looked_at_again),
         cmocka_unit_test(a_flusher_tries_again),
         cmocka_unit_test(a_flusher_that_fails_is_not_hurried),
+        cmocka_unit_test(a_flusher_that_another_one_leads_is_not_hurried),
         cmocka_unit_test(directories_in_odd_places),
         cmocka_unit_test(
             a_flusher_that_is_hurried_is_noticed), /* last: its children leave logs where the next test would make some */
