@@ -249,6 +249,14 @@ static void drain(const struct idem_view *v)
         (void)idem_log_wait_all(v->wal, owed == OWED_WALK, 0);
 }
 
+/* Who got another view of the same store has pushed through the old one, too: the queues are the store's. relaxed: as above, or with the lock. */
+static void inherit(struct idem_view *to, const struct idem_view *from)
+{
+    uint64_t owed = load_relaxed(&from->owed), seen = load_relaxed(&to->owed); /* relaxed: as above */
+    while (seen < owed && !cas_relaxed(&to->owed, &seen, owed))                /* relaxed: as above */
+        ;
+}
+
 int idem_exclusively(int (*fn)(void *ctx), void *ctx)
 {
     take_lock();
@@ -416,6 +424,8 @@ static int reopen(struct idem_store *s, enum trouble trouble)
     pthread_mutex_unlock(&lock);                      /* see take_lock() */
     urcu_bp_synchronize_rcu();
     take_lock();
+    if (!stale && old->process.epoch == idem_fork_epoch()) /* else it was another store, or another process */
+        inherit(s->view, old);
     close_view(old);
     return IDEM_OK;
 }

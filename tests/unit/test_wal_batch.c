@@ -94,6 +94,24 @@ static void who_lost_its_place_does_not_lead(void **state)
     over();
 }
 
+/* A host closed our descriptor, others took us for dead, and we have a new place by now: what we pushed in the old one is on the disk at the end. */
+static void who_got_another_place_writes_at_closing_what_it_pushed_in_the_old_one(void **state)
+{
+    (void)state;
+    begin();
+    idem_claim c;
+    idem_request rq = support_request("async");
+    rq.durability = IDEM_DURABILITY_ASYNC;
+    CHECK_IS(idem_begin(s, &rq, &c, NULL), IDEM_CLAIMED);
+    add_relaxed(&v->process.table[idem_owner_slot(v->process.owner)].incarnation, 1);
+    CHECK_IS(support_stats(s).log.queued, 1);
+    CHECK(s->view != v);
+    idem_close(s);
+    attach();
+    CHECK_IS(support_stats(s).log.queued, 0);
+    over();
+}
+
 /* Tokens are promised ahead of time; with nothing to write, that alone is. */
 static void a_batch_of_nothing_is_written_when_the_ceiling_is_near(void **state)
 {
@@ -507,6 +525,7 @@ int main(void)
         cmocka_unit_test(a_write_that_can_not_be_is_an_error),
         cmocka_unit_test(a_sync_that_takes_longer_than_there_is_a_figure_for),
         cmocka_unit_test(who_lost_its_place_does_not_lead),
+        cmocka_unit_test(who_got_another_place_writes_at_closing_what_it_pushed_in_the_old_one),
         cmocka_unit_test(a_batch_of_nothing_is_written_when_the_ceiling_is_near),
         cmocka_unit_test(a_full_batch_says_nothing_of_old_files),
         cmocka_unit_test(old_files_that_can_not_be_looked_at),
