@@ -26,4 +26,31 @@ check_is "the directory may be used again, by a relative name" \
 check_has "and --json tells the defaults" "$work/out" '"durability_claim":"async","durability_complete":"sync"'
 idem destroy
 
+# ---------------------------------------------------------------- a reboot: the store is gone, its log is there
+check_is "run --sync makes no store, which would have no log" "$(status_of idem run --sync --key paid -- touch "$work/ran")" 124
+check_not "nor is one there then" test -e "$store"
+check_is "--wal makes none either, or an unmounted disk would look like first use" \
+    "$(status_of idem run --wal "$log" --key paid -- touch "$work/ran")" 124
+check_has "and that is said" "$work/err" "idem create --wal"
+check_not "nothing ran" test -e "$work/ran"
+idem create --keys 100 --wal "$log" >/dev/null
+idem run --wal "$log" --key paid -- echo yes >/dev/null
+rm -rf "$store"
+check_is "a look at a store that is gone is refused" "$(status_of idem stat)" 124
+check_has "and recovery is named" "$work/err" "idem recover"
+for i in 1 2 3 4; do idem run --wal "$log" --key paid -- echo no >"$work/again.$i" & started+=($!); done
+for i in 1 2 3 4; do wait "${started[-$i]}"; done
+check_is "four at once after a reboot bring it back with run --wal, and none runs again" "$(cat "$work"/again.*)" $'yes\nyes\nyes\nyes'
+rm -rf "$store"
+check_is "so does claim, with a relative path" "$(cd "$work" && status_of idem claim --wal log --key paid)" 11
+rm -rf "$store"
+idem dedup --wal "$log" <<<line >/dev/null
+rm -rf "$store"
+check_is "and dedup" "$(idem dedup --wal "$log" --on-dup print <<<line 2>&1 >/dev/null)" line
+idem destroy
+idem claim --key other >/dev/null
+check_is "a store without a log is not taken for the one that is meant" "$(status_of idem run --wal "$log" --key paid -- echo no)" 125
+check_has "and why is said, too" "$work/err" "has no log"
+idem destroy
+
 finish

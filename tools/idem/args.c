@@ -124,6 +124,11 @@ static size_t add_shared(const struct cli_syntax *syntax, struct cli_common *com
     size_t n = 0;
     if ((syntax->takes & CLI_TAKES_STORE) != 0)
         into[n++] = (struct cli_option){"store", CLI_TEXT, &common->store, "NAME|DIR", "which store; default: default"};
+    if ((syntax->takes & CLI_TAKES_WAL) != 0)
+        into[n++] =
+            (struct cli_option){"wal", CLI_TEXT, &common->wal, "DIR",
+                                "the store's log (create --wal): a store that is gone, after a reboot, is brought "
+                                "back from it first; without this a new, empty one is made then"};
     if ((syntax->takes & CLI_TAKES_KEY) != 0) {
         into[n++] = (struct cli_option){"key", CLI_TEXT, key, "KEY", "the idempotency key; required"};
         into[n++] = (struct cli_option){"scope", CLI_TEXT, scope, "SCOPE",
@@ -292,20 +297,56 @@ int cli_parse(const struct cli_syntax *syntax, struct cli_common *common, int ar
     return optind;
 }
 
+/* The library wants a path that means the same in every process. */
+bool cli_absolute(const char *path, char out[PATH_MAX])
+{
+    char here[PATH_MAX] = "";
+    if (path[0] == '\0' || (path[0] != '/' && getcwd(here, sizeof here) == NULL))
+        return false;
+    int n = snprintf(out, PATH_MAX, "%s%s%s", here, path[0] != '/' ? "/" : "", path);
+    return n > 0 && n < PATH_MAX;
+}
+
+/* Another process may be doing the same, or have done it. Outcomes and errors: as idem_recover(). */
+static int bring_back(const struct cli_common *common)
+{
+    idem_recovery recovery = IDEM_RECOVERY_INIT;
+    recovery.dir = common->store;
+    recovery.wal_dir = common->wal;
+    int result = idem_recover(&recovery);
+    return result == IDEM_E_EXISTS ? IDEM_OK : result;
+}
+
 int cli_open(const struct cli_common *common, bool create, idem_store **store)
 {
     idem_options options = IDEM_OPTIONS_INIT;
-    if (create) {
+    char wal_dir[PATH_MAX];
+    struct cli_common logged = *common;
+    if (common->wal != NULL) {
+        if (!cli_absolute(common->wal, wal_dir))
+            return cli_usage_error("--wal \"%s\": empty or too long", common->wal);
+        options.wal_dir = logged.wal = wal_dir;
+    } else if (create) {
         options.flags = IDEM_OPEN_CREATE;
         options.keys = FIRST_USE_KEYS;
     }
     int result = idem_open(common->store, &options, store);
+    if (result == IDEM_E_NO_STORE && common->wal != NULL) {
+        result = bring_back(&logged);
+        if (result == IDEM_OK)
+            result = idem_open(common->store, &options, store);
+    }
     if (result >= 0)
         return CLI_EXIT_OK;
     *store = NULL;
     char what[512];
-    if (result == IDEM_E_NO_STORE) {
-        (void)snprintf(what, sizeof(what), "store \"%s\" (\"idem create\", \"idem run\" or \"idem claim\" makes one)",
+    if (result == IDEM_E_NO_STORE && common->wal != NULL) {
+        (void)snprintf(what, sizeof(what),
+                       "store \"%s\", with a log that --wal names (\"idem create --wal\" makes both)", common->store);
+    } else if (result == IDEM_E_NO_STORE) {
+        (void)snprintf(what, sizeof(what),
+                       "store \"%s\" (\"idem recover --wal DIR\" brings one back that has a log, \"idem create\", "
+                       "\"idem run\" or \"idem claim\" makes a new one)",
                        common->store);
     } else {
         (void)snprintf(what, sizeof(what), "store \"%s\"", common->store);

@@ -162,7 +162,7 @@ int idem_cmd_claim(int argc, char **argv)
         "--key KEY [OPTIONS]",
         "Asks for a key. The claim outlives this process: it is yours until its lease\n"
         "ends, or \"idem complete\" or \"idem abandon\" with its token. The store is made on\n"
-        "first use.\n"
+        "first use, but not with --wal.\n"
         "\n"
         "Prints lines for eval, all of them on every verdict: IDEM_VERDICT, IDEM_TOKEN,\n"
         "IDEM_ATTEMPT, IDEM_MARK (what an earlier attempt left), IDEM_LOST_TOKEN,\n"
@@ -195,7 +195,7 @@ int idem_cmd_claim(int argc, char **argv)
         "  11)     printf '%s\\n' \"$IDEM_BODY\" ;;\n"
         "  *)      exit \"$verdict\" ;;\n"
         "  esac",
-        CLI_TAKES_STORE | CLI_TAKES_KEY | CLI_TAKES_JSON,
+        CLI_TAKES_STORE | CLI_TAKES_WAL | CLI_TAKES_KEY | CLI_TAKES_JSON,
     };
     struct cli_common common;
     (void)cli_parse(&syntax, &common, argc, argv);

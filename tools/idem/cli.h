@@ -12,6 +12,7 @@
 #ifndef IDEM_CLI_H
 #define IDEM_CLI_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -89,11 +90,12 @@ struct cli_option {
 };
 
 enum cli_takes {
-    CLI_TAKES_STORE = 1u << 0,     /* --store */
-    CLI_TAKES_KEY = 1u << 1,       /* --key (required), --scope, --quoted */
-    CLI_TAKES_JSON = 1u << 2,      /* --json */
-    CLI_TAKES_OPERANDS = 1u << 3,  /* words that are no options; without this they are a usage error */
-    CLI_STOPS_AT_OPERAND = 1u << 4 /* with OPERANDS: the first operand ends the options (run: CMD's own options) */
+    CLI_TAKES_STORE = 1u << 0,      /* --store */
+    CLI_TAKES_KEY = 1u << 1,        /* --key (required), --scope, --quoted */
+    CLI_TAKES_JSON = 1u << 2,       /* --json */
+    CLI_TAKES_OPERANDS = 1u << 3,   /* words that are no options; without this they are a usage error */
+    CLI_STOPS_AT_OPERAND = 1u << 4, /* with OPERANDS: the first operand ends the options (run: CMD's own options) */
+    CLI_TAKES_WAL = 1u << 5         /* --wal, of those that make a store on first use */
 };
 
 /* How a subcommand is called; --help prints all of it, in this order: usage, intro, options, outro. */
@@ -109,6 +111,7 @@ struct cli_syntax {
 /* What the shared options said. Bytes belong to argv. */
 struct cli_common {
     const char *store; /* NAME or DIR; "default" */
+    const char *wal;   /* its log's directory; NULL: not said */
     idem_key key;      /* decoded if --quoted was given */
     bool json;
     bool quoted; /* --quoted was given: decode a subcommand's own prefix options with cli_unquote() too */
@@ -135,10 +138,14 @@ int cli_fail_key(const char *what, const struct cli_common *common, int error);
 
 /*
  * cli_open - open common->store. create: make it on first use, for 10 thousand keys; else a missing store is an error
- * that names the remedy. Returns CLI_EXIT_OK, or an exit status after a message; *store is NULL then. Close with
+ * that names the remedy. With common->wal a store that is gone comes back from its log, and none is made: where neither is
+ * there, a disk that is not mounted would look like first use, and everything would be done again. Returns CLI_EXIT_OK, or an exit status after a message; *store is NULL then. Close with
  * idem_close().
  */
 int cli_open(const struct cli_common *common, bool create, idem_store **store);
+
+/* path, seen from the working directory if it is relative. false: empty or too long. */
+bool cli_absolute(const char *path, char out[PATH_MAX]);
 
 /* Flushes stdout and turns a failed or short write (disk full, closed pipe) into CLI_EXIT_TROUBLE and a message; else
    returns `status`. The last thing a subcommand does. */

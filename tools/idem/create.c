@@ -39,16 +39,6 @@ static bool choose(const char *text, const char *const words[], uint32_t *value)
     return false;
 }
 
-/* The library wants a path that means the same in every process. */
-static bool absolute(const char *path, char out[PATH_MAX])
-{
-    char here[PATH_MAX] = "";
-    if (path[0] == '\0' || (path[0] != '/' && getcwd(here, sizeof here) == NULL))
-        return false;
-    int n = snprintf(out, PATH_MAX, "%s%s%s", here, path[0] != '/' ? "/" : "", path);
-    return n > 0 && n < PATH_MAX;
-}
-
 static const char *durability_word(uint32_t durability)
 {
     return durability == IDEM_DURABILITY_SYNC ? "sync" : durability == IDEM_DURABILITY_ASYNC ? "async" : "none";
@@ -163,7 +153,7 @@ int idem_cmd_create(int argc, char **argv)
     if (durability != NULL && !choose(durability, durability_words, &options.durability_complete))
         return cli_usage_error("--durability \"%s\": expected none, async or sync", durability);
     options.durability_claim = options.durability_complete;
-    if (wal != NULL && !absolute(wal, wal_dir))
+    if (wal != NULL && !cli_absolute(wal, wal_dir))
         return cli_usage_error("--wal \"%s\": empty or too long", wal);
     options.wal_dir = wal != NULL ? wal_dir : NULL;
     options.flags = IDEM_OPEN_CREATE | IDEM_OPEN_EXCLUSIVE;

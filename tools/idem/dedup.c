@@ -28,7 +28,8 @@ static volatile sig_atomic_t claims_held;
 static const char intro[] = "A filter: copies lines from stdin to stdout, each key once over all processes\n"
                             "that share the store, in order. The key is the whole line (default), a column,\n"
                             "or a field of the JSON document that the line is. The store is made on first\n"
-                            "use, for 10000 keys; \"idem create --keys N\" makes a larger one.\n"
+                            "use (but not with --wal), for 10000 keys; \"idem create --keys N\" makes a\n"
+                            "larger one.\n"
                             "\n"
                             "A line is done once it was written downstream, that is, when write() returned.\n"
                             "If a filter is killed, the lines that it had claimed and not completed are\n"
@@ -273,7 +274,9 @@ int idem_cmd_dedup(int argc, char **argv)
         {0},
     };
     const struct cli_syntax syntax = {
-        "dedup", "[--field POINTER | --column N | --line] [OPTIONS] < IN > OUT", intro, options, outro, CLI_TAKES_STORE,
+        "dedup", "[--field POINTER | --column N | --line] [OPTIONS] < IN > OUT",
+        intro,   options,
+        outro,   CLI_TAKES_STORE | CLI_TAKES_WAL,
     };
     static struct dedup d;
 

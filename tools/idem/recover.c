@@ -148,7 +148,8 @@ int idem_cmd_recover(int argc, char **argv)
         "recover",
         "--wal DIR [OPTIONS]",
         "Builds a store from its write-ahead file. There is no need to call it after a\n"
-        "reboot: whatever opens a store with its log, and may create it, does the same.\n"
+        "reboot: run, claim and dedup with --wal do the same, as does what opens a store\n"
+        "with its log, and may create it.\n"
         "Completed keys replay again, an attempt that was running is lost: its key is\n"
         "reclaimed at once, with its mark. May be killed at any time and begun again.",
         own,

@@ -464,7 +464,8 @@ int idem_cmd_run(int argc, char **argv)
         "--key KEY [OPTIONS] [--] CMD [ARG...]",
         "Runs CMD at most once for the key, over all processes that share the store. Who\n"
         "calls while it runs waits and gets the same stdout, stderr and exit status; who\n"
-        "calls later gets them replayed. The store is made on first use.\n"
+        "calls later gets them replayed. The store is made on first use, but not with\n"
+        "--wal or --sync.\n"
         "\n"
         "CMD that exits with 0 is done. Another exit status is given to those who are\n"
         "waiting, and the next caller runs CMD again (--keep-failures stores it\n"
@@ -503,8 +504,10 @@ int idem_cmd_run(int argc, char **argv)
         "\n"
         "examples\n"
         "  idem run --key \"invoice-$id\" --ttl 7d -- ./send-invoice \"$id\"\n"
-        "  idem run --key nightly-2026-11-22 --hold --no-wait -- ./close-the-books",
-        CLI_TAKES_STORE | CLI_TAKES_KEY | CLI_TAKES_OPERANDS | CLI_STOPS_AT_OPERAND,
+        "  idem run --key nightly-2026-11-22 --hold --no-wait -- ./close-the-books\n"
+        "  idem run --store payments --wal /var/lib/idem/payments --sync --key 42 -- \\\n"
+        "    ./charge 42",
+        CLI_TAKES_STORE | CLI_TAKES_WAL | CLI_TAKES_KEY | CLI_TAKES_OPERANDS | CLI_STOPS_AT_OPERAND,
     };
     int first = cli_parse(&syntax, &run.common, argc, argv);
     if (first >= argc)
@@ -518,7 +521,7 @@ int idem_cmd_run(int argc, char **argv)
             return cli_usage_error("--status-fd %" PRId64 " is not open for writing", status_fd);
     }
 
-    int status = cli_open(&run.common, true, &run.store);
+    int status = cli_open(&run.common, !run.sync, &run.store); /* one made on first use has no log */
     if (status != CLI_EXIT_OK)
         return report_own(&run, "error", status);
     run.key_text = cli_quote_key(&run.common.key);
