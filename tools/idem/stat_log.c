@@ -69,9 +69,11 @@ void stat_log_print(const idem_stats_data *s)
         printf(" (last error: %s)", strerror((int)l->last_errno));
     printf("\n%-11sclaims %s, completions %s, flushed every %" PRIu32 " ms\n", "", durability_word(l->durability_claim),
            durability_word(l->durability_complete), l->flush_interval_ms);
-    printf("%-11s%s file%s, %s on disk, %s of it live; durable up to position %" PRIu64 "\n", "",
-           look_count_text(l->files, a), l->files == 1 ? "" : "s", cli_size_text(l->bytes_on_disk, b),
-           look_percent_text(l->live_bytes, l->bytes_on_disk, c), l->durable);
+    printf("%-11s%s file%s, %s on disk", "", look_count_text(l->files, a), l->files == 1 ? "" : "s",
+           cli_size_text(l->bytes_on_disk, b));
+    if (l->live_bytes > 0) /* nobody has counted before the first walk */
+        printf(", %s of it live when last counted", look_percent_text(l->live_bytes, l->bytes_on_disk, c));
+    printf("; durable up to position %" PRIu64 "\n", l->durable);
     printf("%-11s%s waiting to be written", "", look_count_text(l->queued, a));
     if (l->queued > 0 && l->oldest_queued_ms > 0)
         printf(", the oldest for %s", cli_duration_text(l->oldest_queued_ms, b));
