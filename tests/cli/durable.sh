@@ -26,6 +26,18 @@ check_is "the directory may be used again, by a relative name" \
 check_has "and --json tells the defaults" "$work/out" '"durability_claim":"async","durability_complete":"sync"'
 idem destroy
 
+# ---------------------------------------------------------------- dedup: many lines, one wait for the disk
+# log_figure NAME: of `idem stat`.
+log_figure() { idem stat --json | grep -o "\"$1\":[0-9]*" | head -n 1 | cut -d: -f2; }
+idem create --keys 2000 --wal "$log" >/dev/null
+check_not "what lives in a log is not told before it was counted" grep -q "of it live" <(idem stat)
+seq 1000 >"$work/lines"
+check_is "dedup passes 1000 lines" "$(idem dedup <"$work/lines" | wc -l)" 1000
+check "they are all on the disk at its end" test "$("$IDEM" wal dump "$log" | grep -c completed)" = 1000
+syncs=$(log_figure syncs)
+check "and did not take a sync each, but $syncs" test "$syncs" -lt 500
+idem destroy
+
 # ---------------------------------------------------------------- a reboot: the store is gone, its log is there
 check_is "run --sync makes no store, which would have no log" "$(status_of idem run --sync --key paid -- touch "$work/ran")" 124
 check_not "nor is one there then" test -e "$store"

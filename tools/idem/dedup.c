@@ -34,7 +34,9 @@ static const char intro[] = "A filter: copies lines from stdin to stdout, each k
                             "A line is done once it was written downstream, that is, when write() returned.\n"
                             "If a filter is killed, the lines that it had claimed and not completed are\n"
                             "written by whoever meets them next: a line may come twice after a kill, and\n"
-                            "none is swallowed. A key that another filter has in progress is waited for.";
+                            "none is swallowed. A key that another filter has in progress is waited for. In a\n"
+                            "store with a log up to 64 lines wait for the disk together; where the machine\n"
+                            "dies, these are the ones that may come twice.";
 
 static const char outro[] = "what a line is\n"
                             "  Everything up to a newline. NUL and carriage return are bytes like any other\n"
@@ -227,6 +229,14 @@ static int run(const struct cli_common *common, struct dedup_rule *rule, struct 
     if (status != CLI_EXIT_OK)
         return status;
     d->store = rule->store = store;
+    idem_stats_data stats = {.size = sizeof stats};
+    int e = idem_stats(store, &stats);
+    if (e < 0) {
+        status = cli_fail("dedup: the store's settings can't be read", e);
+        idem_close(store);
+        return status;
+    }
+    d->together = stats.log.present != 0 && stats.log.durability_complete == IDEM_DURABILITY_SYNC;
 
     bool pipe_ends = set_up_signals();
     enum dedup_outcome outcome = filter(d, rule, line_max, &status);

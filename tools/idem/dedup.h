@@ -103,6 +103,8 @@ struct dedup_counts {
 struct dedup {
     idem_store *store;
     int64_t ttl_ms, lease_ms; /* 0: the store's default */
+    bool together;            /* the store's completions are sync: the lines of a batch wait for the disk together */
+    bool unsynced;            /* then: some were completed that have not */
     enum dedup_on_error on_error;
     enum dedup_on_dup on_dup;
     struct dedup_counts counts;

@@ -8,12 +8,15 @@
  *     claims behind it are given back. So no two filters can wait for each other, whatever order their lines have.
  *  3. Lines leave in the order they came in: what is written is always a prefix of what is left of the batch.
  *  4. A held claim's lease is renewed while its line is stuck in write(): a timer interrupts that call.
- *  5. No claim outlives dedup_run_batch(), whatever its outcome: written lines are completed, others are given back.
+ *  5. In a store whose completions are sync no batch is begun before the lines of the one before are on the disk as written: one
+ *     wait for all of them, or a line would cost what the disk takes for a sync.
+ *  6. No claim outlives dedup_run_batch(), whatever its outcome: written lines are completed, others are given back.
  *
  * If we die here
  *  - after claiming, before writing: the claims are lost at once, the next filter with these keys is told RECLAIMED
  *    and writes the lines;
  *  - after writing, before completing: the same, so the line is there twice. At most one batch is;
+ *  - the machine, before a batch is on the disk: the same;
  *  - in the middle of a line: that reader has a torn line, and the next filter writes it whole.
  */
 #include <errno.h>
@@ -164,6 +167,10 @@ static enum dedup_outcome complete_item(struct dedup *d, struct dedup_item *item
         d->counts.rewritten++;
     idem_response response = IDEM_RESPONSE_INIT;
     response.ttl_ms = d->ttl_ms;
+    if (d->together) {
+        response.durability = IDEM_DURABILITY_ASYNC;
+        d->unsynced = true;
+    }
     int rc = idem_complete(d->store, &item->claim, &response);
     if (rc >= 0)
         return DEDUP_GO_ON;
@@ -262,6 +269,19 @@ static enum dedup_outcome write_pieces(struct dedup *d, struct writing *w, int64
     }
 }
 
+/* One wait for the disk for all lines of a batch. */
+static enum dedup_outcome sync_completions(struct dedup *d, int *status)
+{
+    if (!d->unsynced)
+        return DEDUP_GO_ON;
+    d->unsynced = false;
+    int rc = idem_sync(d->store, 0);
+    if (rc >= 0)
+        return DEDUP_GO_ON;
+    *status = cli_fail("dedup: the last lines were written, but that is not on the disk", rc);
+    return DEDUP_FAILED;
+}
+
 /* Writes and completes items [from, *to); less if a claim was taken from us, *to says how far. */
 static enum dedup_outcome write_out(struct dedup *d, size_t from, size_t *to, int *status)
 {
@@ -276,6 +296,8 @@ static enum dedup_outcome write_out(struct dedup *d, size_t from, size_t *to, in
     set_tick(tick_ms);
     enum dedup_outcome outcome = write_pieces(d, &w, tick_ms, status);
     set_tick(0);
+    if (outcome == DEDUP_GO_ON) /* else the handle is closed, which waits for the disk, too */
+        outcome = sync_completions(d, status);
 
     *to = w.to;
     if (outcome != DEDUP_GO_ON) {
