@@ -33,6 +33,15 @@ static bool seal_word(struct idem_lead *lead, enum idem_log_control i)
     return seen >> 48 == lead->epoch;
 }
 
+/* A word of a later epoch: of who succeeded us, and raised the epoch first. If nobody has, it is damaged, and will not change by trying again. */
+static int outdone(const struct idem_lead *lead)
+{
+    if (load_acquire(&lead->log->control[LOG_EPOCH]) > lead->epoch) /* P12 acquire: who raised it sealed after that */
+        return LEAD_OVER;
+    return idem_fail(IDEM_E_CORRUPT, "root: a word of the log has an epoch that nobody led: damaged; idem recover "
+                                     "makes the store anew from its log");
+}
+
 /* Every word that a leader changes carries our epoch before any is read: one that was succeeded changes nothing any more. */
 static int seal(struct idem_lead *lead)
 {
@@ -52,7 +61,7 @@ static int seal(struct idem_lead *lead)
         struct idem_lead_lane *l = &lead->lanes[i];
         log->source.lane(log->source.ctx, i, &l->ring);
         if (!idem_ring_seal(&l->ring, lead->epoch, &l->sealed))
-            return LEAD_OVER;
+            return outdone(lead);
         uint64_t flushed = l->sealed & RING_COUNT;
         if (l->at < flushed || !lead->collected) { /* another leader came farther, or our last batch failed */
             l->at = flushed;
@@ -64,7 +73,7 @@ static int seal(struct idem_lead *lead)
     lead->collected = false; /* until this batch has come to its end */
     if (!seal_word(lead, LOG_DURABLE) || !seal_word(lead, LOG_ASSIGNED) || !seal_word(lead, LOG_WRITTEN) ||
         !seal_word(lead, LOG_SYNCING) || !seal_word(lead, LOG_FILE))
-        return LEAD_OVER;
+        return outdone(lead);
     IDEM_POINT("log.sealed");
     return IDEM_OK;
 }

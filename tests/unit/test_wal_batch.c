@@ -112,6 +112,23 @@ static void who_got_another_place_writes_at_closing_what_it_pushed_in_the_old_on
     over();
 }
 
+/* It was "another one leads by now", to be tried again at once, by flushers for ever. */
+static void an_epoch_that_nobody_led_is_damage_and_no_succession(void **state)
+{
+    (void)state;
+    begin();
+    push_one("k");
+    struct idem_a64 *words[] = {&v->lanes[0].log_flushed, &control[LOG_DURABLE], &control[LOG_FILE]};
+    for (unsigned i = 0; i < sizeof words / sizeof words[0]; i++) {
+        uint64_t sound = load_relaxed(words[i]);
+        store_relaxed(words[i], sound + (UINT64_C(7) << 48));
+        CHECK_IS(one_batch(), IDEM_E_CORRUPT);
+        store_relaxed(words[i], sound);
+    }
+    CHECK_IS(batches(), IDEM_OK);
+    over();
+}
+
 /* Tokens are promised ahead of time; with nothing to write, that alone is. */
 static void a_batch_of_nothing_is_written_when_the_ceiling_is_near(void **state)
 {
@@ -526,6 +543,7 @@ int main(void)
         cmocka_unit_test(a_sync_that_takes_longer_than_there_is_a_figure_for),
         cmocka_unit_test(who_lost_its_place_does_not_lead),
         cmocka_unit_test(who_got_another_place_writes_at_closing_what_it_pushed_in_the_old_one),
+        cmocka_unit_test(an_epoch_that_nobody_led_is_damage_and_no_succession),
         cmocka_unit_test(a_batch_of_nothing_is_written_when_the_ceiling_is_near),
         cmocka_unit_test(a_full_batch_says_nothing_of_old_files),
         cmocka_unit_test(old_files_that_can_not_be_looked_at),
