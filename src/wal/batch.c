@@ -266,6 +266,12 @@ static void look_again(struct idem_lead *lead)
     for (uint32_t i = 0; i < lead->lane_count && !left; i++)
         left = idem_ring_head(&lead->lanes[i].ring) !=
                lead->lanes[i].at; /* (nothing is kept back in a batch that is not full) */
+    uint32_t lanes = log->source.lanes(log->source.ctx);
+    for (uint32_t i = lead->lane_count; i < lanes && !left; i++) { /* used for the first time since we sealed */
+        struct idem_ring ring;
+        log->source.lane(log->source.ctx, i, &ring);
+        left = idem_ring_head(&ring) != 0;
+    }
     if (left)
         idem_lead_due(log, idem_log_now_ms(log) + (late ? 0 : log->interval_ms));
 }

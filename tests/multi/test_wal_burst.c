@@ -3,6 +3,7 @@
  *
  * Nothing here depends on how long something takes: no thread flushes, and idem_maintain() says itself when it has no more to do.
  */
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -143,6 +144,15 @@ static void half_a_ring_asks_for_a_batch_wherever_it_began(void **state)
     support_remove(wal);
 }
 
+static void flush_when_due(idem_store *s)
+{
+    support_clock_add(support_stats(s).log.flush_interval_ms);
+    unsigned calls = 0;
+    while (calls < CALLS && idem_maintain(s, 0) == 1)
+        calls++;
+    CHECK(calls < CALLS);
+}
+
 /* The second one finds too little room in the present file. The clock stands: no patrol comes to find it. */
 static void what_begins_a_file_is_on_the_disk_when_there_is_no_more_to_do(void **state)
 {
@@ -163,14 +173,49 @@ static void what_begins_a_file_is_on_the_disk_when_there_is_no_more_to_do(void *
     for (unsigned i = 0; i < 3; i++) {
         snprintf(key, sizeof key, "b%u", i);
         support_answer(s, key, 200, body);
-        support_clock_add(support_stats(s).log.flush_interval_ms);
-        unsigned calls = 0;
-        while (calls < CALLS && idem_maintain(s, 0) == 1)
-            calls++;
-        CHECK(calls < CALLS);
+        flush_when_due(s);
         CHECK_IS(support_stats(s).log.queued, 0);
     }
     CHECK(support_stats(s).log.files > 1);
+    support_clock_stand(false);
+    idem_close(s);
+    support_remove(wal);
+}
+
+static void *answer_first(void *store)
+{
+    answer(store, 1, 1);
+    return NULL;
+}
+static void answer_in_a_new_lane(void *store)
+{
+    pthread_t t;
+    CHECK_IS(pthread_create(&t, NULL, answer_first, store), 0);
+    CHECK_IS(pthread_join(t, NULL), 0);
+}
+
+/* It sees that a batch is wanted, and asks for none; the leader of that one has counted the lanes before. The clock stands: no patrol comes. */
+static void the_first_push_of_a_lane_beside_a_batch_asks_for_the_next_one(void **state)
+{
+    (void)state;
+    char wal[200];
+    const char *dir = support_dir();
+    snprintf(wal, sizeof wal, "%s-log", dir);
+    idem_options o = support_options(64);
+    o.flags |= IDEM_OPEN_NO_FLUSHER;
+    o.wal_dir = wal;
+    o.durability_claim = o.durability_complete = IDEM_DURABILITY_ASYNC;
+    idem_store *s = support_open(dir, &o);
+    support_clock_stand(true);
+    answer(s, 0, 1);
+    flush_when_due(s);
+    answer(s, 2, 1);
+    support_at_point("log.ready", 1, answer_in_a_new_lane, s);
+    flush_when_due(s);
+    support_at_point(NULL, 0, NULL, NULL);
+    CHECK_IS(support_stats(s).log.queued, 2);
+    flush_when_due(s);
+    CHECK_IS(support_stats(s).log.queued, 0);
     support_clock_stand(false);
     idem_close(s);
     support_remove(wal);
@@ -190,6 +235,7 @@ int main(void)
         cmocka_unit_test(what_was_done_is_on_the_disk_when_the_handle_is_closed),
         cmocka_unit_test(closing_a_store_that_was_destroyed_waits_for_nothing),
         cmocka_unit_test(what_begins_a_file_is_on_the_disk_when_there_is_no_more_to_do),
+        cmocka_unit_test(the_first_push_of_a_lane_beside_a_batch_asks_for_the_next_one),
         cmocka_unit_test(half_a_ring_asks_for_a_batch_wherever_it_began),
         cmocka_unit_test(a_library_that_leaves_it_for_later_is_noticed),
     };
