@@ -231,7 +231,10 @@ static void *flush(void *arg)
         look_for_more(log, now_ms);
         uint64_t due = load_seq_cst(&log->control[LOG_DUE_MS]); /* P12 seq_cst: as above */
         if (due != 0 && now_ms >= (int64_t)due) {
-            int e = lead_one(log, stands_still(log, &watch, now_ms));
+            bool steal = stands_still(log, &watch, now_ms);
+            int e = lead_one(log, steal);
+            if (steal) /* whoever leads by now has as long again: there are 65,535 epochs and no more */
+                watch.looked = false;
             if (e == IDEM_OK) {
                 watch.looked = false;
                 retry_ms = RETRY_FIRST_MS;

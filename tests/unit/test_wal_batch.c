@@ -426,6 +426,35 @@ static void a_flusher_that_another_one_leads_is_not_hurried(void **state)
     support_remove(wal);
 }
 
+/* A stranger has locked all of the id file: no epoch's byte is to be had. Each succession takes one of 65,535 epochs. */
+static void a_flusher_that_can_not_succeed_gives_each_leader_its_time(void **state)
+{
+    (void)state;
+    begin();
+    idem_log_dir_close(&d);
+    push_one("k");
+    idem_close(s);
+    options.flags = 0;
+    options.durability_claim = options.durability_complete = 0;
+    calls = idem_io_system;
+    calls.lock = lock_that_another_has;
+    idem_io = &calls;
+    attach();
+    wlog->wait_ms = 100;
+    idem_log_ask(wlog, true);
+    int64_t from_us = idem_clock_fine_us(), took_ms = 0;
+    while (took_ms < 400 || (load_relaxed(&control[LOG_EPOCH]) == 0 && took_ms < SUPPORT_PATIENCE_MS)) {
+        support_sleep_ms(1);
+        took_ms = (idem_clock_fine_us() - from_us) / 1000;
+    }
+    CHECK(load_relaxed(&control[LOG_EPOCH]) >= 1);
+    CHECK(load_relaxed(&control[LOG_EPOCH]) <= (uint64_t)took_ms / 50);
+    idem_io = &idem_io_system;
+    idem_close(s);
+    support_remove(dir);
+    support_remove(wal);
+}
+
 /* ------------------------------------------------------------------ the directory's odd corners */
 
 static int open_elsewhere(int at, const char *name, int flags, mode_t mode)
@@ -554,6 +583,7 @@ int main(void)
         cmocka_unit_test(a_flusher_tries_again),
         cmocka_unit_test(a_flusher_that_fails_is_not_hurried),
         cmocka_unit_test(a_flusher_that_another_one_leads_is_not_hurried),
+        cmocka_unit_test(a_flusher_that_can_not_succeed_gives_each_leader_its_time),
         cmocka_unit_test(directories_in_odd_places),
         cmocka_unit_test(
             a_flusher_that_is_hurried_is_noticed), /* last: its children leave logs where the next test would make some */
