@@ -368,7 +368,7 @@ int idem_decide(struct idem_ctx *ctx, const struct idem_ask *ask, const struct i
             r, "the store is full: no room for another claim; wait for answers to expire, or create it for more keys");
     } else if (r == IDEM_REPLAY) {
         idem_count(ctx, COUNT_REPLAYED);
-    } else if (r == IDEM_IN_PROGRESS) {
+    } else if (r == IDEM_IN_PROGRESS && (ask->flags & ASK_WAITS) == 0) {
         idem_count(ctx, COUNT_IN_PROGRESS);
     } else if (r == IDEM_MISMATCH) {
         idem_count(ctx, COUNT_MISMATCHED);

@@ -13,11 +13,14 @@ struct idem_ask {
     struct idem_index_key key;
     uint64_t fingerprint;
     uint64_t wait_token;
-    uint32_t flags;
+    uint32_t flags;      /* enum idem_request_flags, ASK_WAITS */
     uint32_t durability; /* enum idem_durability; DEFAULT: the store's */
     int64_t lease_ms;
     int64_t ttl_ms;
 };
+
+/* Whoever asks waits, and looks again, while another attempt runs: that it does is not what the caller is told, and is not counted. */
+#define ASK_WAITS (1u << 31)
 
 /* What a request says beside its key, in an ask. The request was found sound. */
 static inline void idem_ask_fill(const struct idem_view *v, const idem_request *rq, struct idem_ask *ask)

@@ -65,7 +65,7 @@ INLINE void fill_claim(const struct idem_view *v, const struct idem_ask *ask, id
     claim->hash = ask->key.hash;
     claim->lease_ms = ask->lease_ms;
     claim->attempt = 1;
-    claim->flags = ask->flags & (uint32_t)~IDEM_NO_WAIT;
+    claim->flags = ask->flags & (IDEM_HOLD | IDEM_LEASE_ONLY);
 }
 
 INLINE void clear_reply(idem_reply *reply)

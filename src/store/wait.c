@@ -49,7 +49,7 @@ int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms
         e = idem_ask_prepare(op.ctx.v, request, framed, &ask);
         if (e != IDEM_OK)
             return idem_leave(&op, e);
-        ask.flags &= (uint32_t)~IDEM_NO_WAIT;
+        ask.flags = (ask.flags & (uint32_t)~IDEM_NO_WAIT) | ASK_WAITS;
         if (waiting_for != 0)
             ask.wait_token = waiting_for;
         e = idem_decide(&op.ctx, &ask, NULL, claim, r, &f);
@@ -69,6 +69,7 @@ int idem_wait(idem_store *store, const idem_request *request, int64_t timeout_ms
         }
         int64_t left_ms = end_ms - idem_clock_raw_ms();
         if (left_ms <= 0) {
+            idem_count(&op.ctx, COUNT_IN_PROGRESS);
             e = idem_leave(
                 &op, idem_fail(IDEM_E_TIMEOUT, "the other attempt still runs after %lld ms", (long long)timeout_ms));
             break;

@@ -202,11 +202,12 @@ static void counters_count_what_was_done(void **state)
     CHECK_IS(support_begin(store, "a", &claim), IDEM_CLAIMED);       /* claimed */
     CHECK_IS(support_begin(store, "a", &none), IDEM_IN_PROGRESS);    /* in_progress */
     CHECK_IS(idem_wait(store, &rq, 0, &none, NULL), IDEM_E_TIMEOUT); /* in_progress, but nothing was waited */
-    CHECK_IS(idem_wait(store, &rq, 2, &none, NULL), IDEM_E_TIMEOUT); /* waited; in_progress at least twice */
-    CHECK_IS(idem_renew(store, &claim, 0), IDEM_OK);                 /* renewed */
-    CHECK_IS(idem_mark(store, &claim, "m", 1), IDEM_OK);             /* marked */
-    CHECK_IS(support_complete(store, &claim, 1, "x"), IDEM_OK);      /* completed */
-    CHECK_IS(support_begin(store, "a", &none), IDEM_REPLAY);         /* replayed */
+    CHECK_IS(idem_wait(store, &rq, 250, &none, NULL),
+             IDEM_E_TIMEOUT);                                   /* waited; in_progress, however often it looked */
+    CHECK_IS(idem_renew(store, &claim, 0), IDEM_OK);            /* renewed */
+    CHECK_IS(idem_mark(store, &claim, "m", 1), IDEM_OK);        /* marked */
+    CHECK_IS(support_complete(store, &claim, 1, "x"), IDEM_OK); /* completed */
+    CHECK_IS(support_begin(store, "a", &none), IDEM_REPLAY);    /* replayed */
     rq.fingerprint = 1;
     CHECK_IS(idem_begin(store, &rq, &none, NULL), IDEM_MISMATCH);         /* mismatched */
     CHECK_IS(idem_renew(store, &claim, 0), IDEM_E_LOST);                  /* fenced */
@@ -225,7 +226,7 @@ static void counters_count_what_was_done(void **state)
     CHECK_IS(s.claimed, 3);
     CHECK_IS(s.reclaimed, 1);
     CHECK_IS(s.replayed, 1);
-    CHECK(s.in_progress >= 4);
+    CHECK_IS(s.in_progress, 3);
     CHECK_IS(s.mismatched, 1);
     CHECK_IS(s.unknown, 1);
     CHECK_IS(s.waited, 1);
