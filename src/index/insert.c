@@ -99,9 +99,13 @@ static void raise_freed(struct idem_view *v, uint64_t token, int64_t now_ms)
 
 bool idem_index_free(struct idem_ctx *ctx, struct idem_found *f, int64_t now_ms)
 {
-    if (!word_final(f->word) ||
-        (f->entry.token >= (uint64_t)now_ms << 16 && !IDEM_FAULT("free.young"))) /* invariant 5 */
+    if (!word_final(f->word))
         return false;
+    if (f->entry.token >= (uint64_t)now_ms << 16 && !IDEM_FAULT("free.young")) { /* invariant 5 */
+        if (f->entry.token >> 16 == (uint64_t)now_ms)
+            store_relaxed(&ctx->v->young_ms, (uint64_t)now_ms); /* relaxed: a hint for idem_make_room() */
+        return false;
+    }
     /* What was forgotten comes back after a crash unless that is on the disk; and its reference names these bytes. */
     if (word_state(f->word) == WORD_FORGOTTEN && ctx->v->rings != NULL &&
         !idem_log_word_durable(ctx->v->root->log_control, load_acquire(&f->entry.at[4]), /* P12 acquire: the record */

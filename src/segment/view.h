@@ -48,6 +48,7 @@ struct idem_view {
     struct idem_a64 checked_ms; /* when its handle asked last whether it is stale; 0: not yet */
     struct idem_a64 pins;       /* who uses it outside of a read section (waits for the disk), and its handle */
     struct idem_a64 owed;       /* enum idem_owed, of what this process pushed without waiting for it */
+    struct idem_a64 young_ms;   /* when a record could not be freed last, since its token is of that very millisecond */
     struct idem_a64 naps;       /* second of store time | how often this process waited for memory in it (8) */
 };
 

@@ -557,6 +557,17 @@ static bool let_holder_run(struct idem_ctx *ctx)
     return true;
 }
 
+/* In a small store all answers that may go can be of this very millisecond, whose tokens are not free yet: in the next one they are. */
+static bool let_tick_pass(const struct idem_view *v)
+{
+    uint64_t young_ms = load_relaxed(&v->young_ms); /* relaxed: a hint, mostly of this thread's own */
+    if (young_ms == 0 || young_ms + 1 < (uint64_t)idem_view_now_ms(v))
+        return false;
+    struct idem_a64 nobody = {0};
+    idem_futex_wait(&nobody, 0, 1);
+    return true;
+}
+
 bool idem_make_room(struct idem_ctx *ctx, bool may_wait)
 {
     const struct idem_a64 *swept = &ctx->lane->counters[COUNT_SWEPT_REGIONS];
@@ -572,6 +583,8 @@ bool idem_make_room(struct idem_ctx *ctx, bool may_wait)
     bool evicting = evict && idem_arena_evict_one(ctx);
     idem_arena_leave(ctx);
     bool more = idem_sweep(ctx, MAKE_ROOM_US, 2);
+    if (evict && may_wait && let_tick_pass(ctx->v))
+        return true;
     return more || evicting || load_relaxed(swept) != before || /* relaxed: as above */
            (may_wait && let_holder_run(ctx));
 }

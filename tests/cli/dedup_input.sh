@@ -179,4 +179,9 @@ for wrong in "--line --column 2" "--column 0" "--delimiter ," "--column 2 --deli
     through $wrong </dev/null
     check_is "dedup $wrong is a usage error" "$status" 125
 done
+# ---------------------------------------------------------------- a small store that evicts
+idem destroy 2>/dev/null
+idem create --keys 100 --when-full evict >/dev/null
+check_is "a store that evicts refuses no line, however fast they come" "$(seq 5000 | idem dedup | wc -l)" 5000
+
 finish
