@@ -121,6 +121,12 @@ check_is "a shown key can be pasted back" "$(
     }
 )" 2
 
+check_is "create takes the numbers of handles and threads" \
+    "$("$IDEM" create --store "$work/wide" --keys 100 --processes 1000 --lanes 3000 >/dev/null && "$IDEM" stat --store "$work/wide" --json |
+        grep -o '"[a-z]*_max":[0-9]*' | tr '\n' ' ')" '"processes_max":1000 "lanes_max":3000 '
+check_is "but not more than there can be" "$(status_of "$IDEM" create --store "$work/wider" --lanes 20000)" 125
+"$IDEM" destroy --store "$work/wide"
+
 # ---------------------------------------------------------------- help
 "$IDEM" help >"$work/help"
 check_has "help has the table of which one to use" "$work/help" "may the effect run again?"

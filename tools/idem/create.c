@@ -94,7 +94,7 @@ int idem_cmd_create(int argc, char **argv)
     static const char *const durability_words[] = {"default", "none", "async", "sync", NULL}; /* enum idem_durability */
     const char *group = NULL, *huge = "auto", *when_full = "refuse", *wal = NULL, *durability = NULL;
     char wal_dir[PATH_MAX];
-    int64_t keys = 0;
+    int64_t keys = 0, processes = 0, lanes = 0;
     uint64_t response = 0;
     const struct cli_option own[] = {
         {"keys", CLI_NUMBER, &keys, "N", "live keys to make room for; default 1000000"},
@@ -112,6 +112,9 @@ int idem_cmd_create(int argc, char **argv)
         {"durability", CLI_TEXT, &durability, "none|async|sync",
          "with --wal: when claims and answers are on the disk; default: answers sync (at return), claims async (soon "
          "after)"},
+        {"processes", CLI_NUMBER, &processes, "N",
+         "handles open at once, one each idem or worker; default 512, up to 4096"},
+        {"lanes", CLI_NUMBER, &lanes, "N", "threads that use the store at once; default 2048, up to 16384"},
         {"group", CLI_TEXT, &group, "G", "share with this group: directory 2770, files 0660; else 0700"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
@@ -142,6 +145,11 @@ int idem_cmd_create(int argc, char **argv)
         return cli_usage_error("--response is over the limit of 1M");
     options.response_bytes = (uint32_t)response;
     options.keys = (uint64_t)keys;
+    if (processes > IDEM_PROCESSES_MAX || lanes > IDEM_LANES_MAX)
+        return cli_usage_error("--processes is over the limit of %u, or --lanes of %u", IDEM_PROCESSES_MAX,
+                               IDEM_LANES_MAX);
+    options.processes = (uint32_t)processes;
+    options.lanes = (uint32_t)lanes;
     if (group != NULL) {
         gid_t gid;
         if (!find_group(group, &gid))
