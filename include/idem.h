@@ -407,7 +407,8 @@ typedef struct idem_response {
  *   claim, look again; or if this thread has no lane yet and all are in use (as for every call). With sync: IDEM_E_LOG,
  *   IDEM_E_LOG_SPACE, IDEM_E_LOG_STALLED: the answer stands in memory, is not given out before it is durable, and repeating the call tries again.
  * A lease that has ended but was not taken over does not prevent completing.
- * Durability: as asked (response.durability). A transient answer itself is never on the disk, only that the attempt is over.
+ * Durability: as asked (response.durability). A transient answer itself is never on the disk, only that the attempt is over. Many at once wait for
+ * the disk once: each with async, then idem_sync().
  */
 IDEM_API int idem_complete(idem_store *store, const idem_claim *claim, const idem_response *response);
 
@@ -601,7 +602,7 @@ typedef struct idem_stats_data {
 } idem_stats_data;
 
 /* idem_stats - fill *stats (set stats->size). Costs a look at every lane and region. Outcomes: IDEM_OK. Errors: IDEM_E_INVALID,
-   IDEM_E_STALE, IDEM_E_SYSTEM. */
+   IDEM_E_STALE, IDEM_E_SYSTEM, IDEM_E_FULL (all lanes are in use, and this thread has none). */
 IDEM_API int idem_stats(idem_store *store, idem_stats_data *stats);
 
 /*

@@ -279,8 +279,8 @@ static int open_view(const char *path, const idem_options *o, struct idem_view *
         return made != IDEM_VIEW_HAS_LOG
                    ? made
                    : idem_fail(IDEM_E_EXISTS,
-                               "%s: the log of a store; idem recover brings that back, idem destroy "
-                               "ends both, a new store needs a directory of its own",
+                               "%s: the log of a store; idem recover brings that back (then idem destroy "
+                               "ends both), a new store needs a directory of its own",
                                o->wal_dir);
     }
     int e = idem_view_open(path, &attach, view);
