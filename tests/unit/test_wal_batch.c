@@ -349,18 +349,34 @@ static void a_flusher_tries_again(void **state)
 }
 
 /* It costs nothing: what makes a file each time is slow where the disk is, and then nothing tells who is hurried. */
+#define REFUSED 8u
 static int lock_errno;
+static struct idem_a64 refused_us[REFUSED]; /* when, the first ones */
 static int lock_that_is_refused(int fd, int64_t at)
 {
     (void)fd;
     (void)at;
-    add_relaxed(&failures, 1);
+    uint64_t n = load_relaxed(&failures); /* the flusher is the only one that asks */
+    if (n < REFUSED)
+        store_relaxed(&refused_us[n], (uint64_t)idem_clock_fine_us());
+    store_release(&failures, n + 1);
     errno = lock_errno;
     return -1;
 }
 
-/* Full queues ask for a batch with each push. 10 ms, 20, 40 ... 1,000 lie between two attempts all the same: in so many ms there is room for so
-   many. */
+/* Asks for a batch again and again, as full queues do, until the lock was refused REFUSED times. The least pause before the n-th time, in us. */
+static void hurry(int64_t pause_us[REFUSED])
+{
+    for (int64_t ms = 0; load_acquire(&failures) < REFUSED && ms < SUPPORT_PATIENCE_MS; ms++) {
+        idem_log_ask(wlog, true);
+        support_sleep_ms(1);
+    }
+    CHECK(load_acquire(&failures) >= REFUSED);
+    for (unsigned n = 1; n < REFUSED; n++)
+        pause_us[n] = (int64_t)(load_relaxed(&refused_us[n]) - load_relaxed(&refused_us[n - 1]));
+}
+
+/* Full queues ask for a batch with each push. 10 ms, 20, 40 ... lie between two attempts all the same. */
 static void a_flusher_that_fails_is_not_hurried(void **state)
 {
     (void)state;
@@ -373,22 +389,12 @@ static void a_flusher_that_fails_is_not_hurried(void **state)
     idem_io = &calls;
     store_relaxed(&failures, 0);
     options.flags = 0;
-    int64_t from_us = idem_clock_fine_us(), took_ms = 0;
     attach();
     push_one("k");
-    uint64_t tried = 0; /* looked at before the clock: we may lose the processor in between */
-    while (took_ms < 300 || (tried == 0 && took_ms < SUPPORT_PATIENCE_MS)) {
-        idem_log_ask(wlog, true);
-        tried = load_relaxed(&failures);
-        took_ms = (idem_clock_fine_us() - from_us) / 1000;
-    }
-    uint64_t most = 2; /* the first, and one that has just begun */
-    for (int64_t pause_ms = 10, at_ms = 10; at_ms <= took_ms; at_ms += pause_ms) {
-        pause_ms = pause_ms < 500 ? pause_ms * 2 : 1000;
-        most++;
-    }
-    CHECK(tried <= most);
-    CHECK(tried >= 1);
+    int64_t pause_us[REFUSED], least_us = 10000;
+    hurry(pause_us);
+    for (unsigned n = 1; n < REFUSED; n++, least_us *= 2)
+        CHECK(pause_us[n] >= least_us);
     calls.lock = idem_io_system.lock;
     over();
     idem_io = &idem_io_system;
@@ -410,16 +416,11 @@ static void a_flusher_that_another_one_leads_is_not_hurried(void **state)
     lock_errno = EAGAIN; /* somebody else has it */
     idem_io = &calls;
     store_relaxed(&failures, 0);
-    int64_t from_us = idem_clock_fine_us(), took_ms = 0;
     attach();
-    uint64_t tried = 0; /* looked at before the clock: we may lose the processor in between */
-    while (took_ms < 300 || (tried == 0 && took_ms < SUPPORT_PATIENCE_MS)) {
-        idem_log_ask(wlog, true);
-        tried = load_relaxed(&failures);
-        took_ms = (idem_clock_fine_us() - from_us) / 1000;
-    }
-    CHECK(tried <= (uint64_t)took_ms / 10 + 2); /* the first, and one that has just begun */
-    CHECK(tried >= 1);
+    int64_t pause_us[REFUSED];
+    hurry(pause_us);
+    for (unsigned n = 1; n < REFUSED; n++)
+        CHECK(pause_us[n] >= 10000);
     idem_io = &idem_io_system;
     idem_close(s);
     support_remove(dir);
@@ -444,7 +445,7 @@ static void a_flusher_that_can_not_succeed_gives_each_leader_its_time(void **sta
     attach();
     wlog->wait_ms = 100;
     idem_log_ask(wlog, true);
-    uint64_t epoch = 0; /* looked at before the clock, as above */
+    uint64_t epoch = 0; /* looked at before the clock: we may lose the processor in between */
     while (took_ms < 400 || (epoch == 0 && took_ms < SUPPORT_PATIENCE_MS)) {
         support_sleep_ms(1);
         epoch = load_relaxed(&control[LOG_EPOCH]);
