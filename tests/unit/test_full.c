@@ -488,6 +488,37 @@ static void a_full_store_still_renews_marks_abandons_or_says_that_the_old_lease_
 
 /* ------------------------------------------------------------------ eviction */
 
+static int begin_at_once(idem_store *store, long i, idem_claim *claim)
+{
+    idem_request rq = support_request(name_of(i));
+    rq.flags = IDEM_NO_WAIT;
+    return idem_begin(store, &rq, claim, NULL);
+}
+
+/* All answers that may go are of this very tick, which does not end here. */
+static void a_store_that_evicts_waits_for_the_next_tick_only_if_its_caller_does(void **state)
+{
+    (void)state;
+    idem_options o = support_options(16);
+    o.when_full = IDEM_FULL_EVICT;
+    support_clock_stand(true);
+    idem_store *store = support_open(support_dir(), &o);
+    idem_claim claim;
+    long i = 0;
+    int e = IDEM_CLAIMED;
+    for (; e == IDEM_CLAIMED && i < 1000; i++) {
+        e = begin_at_once(store, i, &claim);
+        if (e == IDEM_CLAIMED)
+            CHECK_IS(support_complete(store, &claim, 1, "x"), IDEM_OK);
+    }
+    CHECK_IS(e, IDEM_E_FULL);
+    CHECK_IS(support_begin(store, name_of(i), &claim), IDEM_E_FULL); /* a few looks later */
+    support_clock_add(1);
+    CHECK_IS(begin_at_once(store, i, &claim), IDEM_CLAIMED);
+    support_clock_stand(false);
+    idem_close(store);
+}
+
 static void a_store_that_evicts_refuses_nothing_and_keeps_what_is_under_way(void **state)
 {
     (void)state;
@@ -551,6 +582,7 @@ int main(void)
         cmocka_unit_test(an_outcome_that_is_younger_than_the_look_for_it_has_no_age),
         cmocka_unit_test(a_full_store_still_renews_marks_abandons_or_says_that_the_old_lease_stands),
         cmocka_unit_test(a_store_that_evicts_refuses_nothing_and_keeps_what_is_under_way),
+        cmocka_unit_test(a_store_that_evicts_waits_for_the_next_tick_only_if_its_caller_does),
     };
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
 }
