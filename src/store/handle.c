@@ -543,6 +543,12 @@ int idem_key_prepare(const struct idem_view *v, const idem_key *key, uint8_t byt
     return IDEM_OK;
 }
 
+static void nap(int64_t ms)
+{
+    struct idem_a64 nobody = {0};
+    idem_futex_wait(&nobody, 0, ms);
+}
+
 static bool let_holder_run(struct idem_ctx *ctx)
 {
     struct idem_view *v = ctx->v;
@@ -552,8 +558,7 @@ static bool let_holder_run(struct idem_ctx *ctx)
     if (naps >= NAPS_A_SECOND || IDEM_FAULT("room.unwaited") || !idem_arena_held(ctx))
         return false;
     store_relaxed(&v->naps, second << 8 | (naps + 1)); /* relaxed: as above */
-    struct idem_a64 nobody = {0};
-    idem_futex_wait(&nobody, 0, NAP_MS);
+    nap(NAP_MS);
     return true;
 }
 
@@ -563,8 +568,7 @@ static bool let_tick_pass(const struct idem_view *v)
     uint64_t young_ms = load_relaxed(&v->young_ms); /* relaxed: a hint, mostly of this thread's own */
     if (young_ms == 0 || young_ms + 1 < (uint64_t)idem_view_now_ms(v))
         return false;
-    struct idem_a64 nobody = {0};
-    idem_futex_wait(&nobody, 0, 1);
+    nap(1);
     return true;
 }
 

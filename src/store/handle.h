@@ -52,7 +52,7 @@ int idem_key_prepare(const struct idem_view *v, const idem_key *key, uint8_t byt
 
 /* Memory was refused: take back what is empty already; if nothing is, sweep hard (bounded), evict if the store does that. If that is in vain, and what
    is on its way back is held by somebody who was preempted inside of a call: let him run (5 ms; all of a process's threads together at most 100 ms a
-   second, as he may be stopped). True: trying again makes sense. Hazards must be clear. */
+   second, as he may be stopped). In a store that evicts, whose answers are all of this very tick: a millisecond passes. Neither without may_wait. True: trying again makes sense. Hazards must be clear. */
 bool idem_make_room(struct idem_ctx *ctx, bool may_wait);
 
 #endif

@@ -157,9 +157,9 @@ int idem_log_wait_all(struct idem_log *log, bool walk, int64_t timeout_ms)
 
 /* ------------------------------------------------------------------ the flusher */
 
-static bool overdue(struct idem_log *log, int64_t now_ms)
+/* due: LOG_DUE_MS, as loaded. */
+static bool overdue(uint64_t due, int64_t now_ms)
 {
-    uint64_t due = load_relaxed(&log->control[LOG_DUE_MS]); /* relaxed: a time */
     return due != 0 && now_ms >= (int64_t)due;
 }
 
@@ -206,7 +206,7 @@ int idem_log_tend(struct idem_log *log)
 {
     int64_t now_ms = idem_log_now_ms(log);
     look_for_more(log, now_ms);
-    if (!overdue(log, now_ms))
+    if (!overdue(load_relaxed(&log->control[LOG_DUE_MS]), now_ms)) /* relaxed: a time */
         return IDEM_OK;
     struct idem_lead *lead;
     int e = idem_log_elect(log, false, &lead);
@@ -230,7 +230,7 @@ static void *flush(void *arg)
         uint64_t kicked = 0; /* what `kick` says while nobody has kicked */
         look_for_more(log, now_ms);
         uint64_t due = load_seq_cst(&log->control[LOG_DUE_MS]); /* P12 seq_cst: as above */
-        if (due != 0 && now_ms >= (int64_t)due) {
+        if (overdue(due, now_ms)) {
             bool steal = stands_still(log, &watch, now_ms);
             int e = lead_one(log, steal);
             if (steal) /* whoever leads by now has as long again: there are 65,535 epochs and no more */

@@ -364,6 +364,16 @@ static int lock_that_is_refused(int fd, int64_t at)
     return -1;
 }
 
+/* From now on, with this errno: EAGAIN says that somebody else has it. */
+static void refuse_the_lock(int with)
+{
+    calls = idem_io_system;
+    calls.lock = lock_that_is_refused;
+    lock_errno = with;
+    store_relaxed(&failures, 0);
+    idem_io = &calls;
+}
+
 /* Asks for a batch again and again, as full queues do, until the lock was refused REFUSED times. The least pause before the n-th time, in us. */
 static void hurry(int64_t pause_us[REFUSED])
 {
@@ -383,11 +393,7 @@ static void a_flusher_that_fails_is_not_hurried(void **state)
     begin();
     idem_log_dir_close(&d);
     idem_close(s);
-    calls = idem_io_system;
-    calls.lock = lock_that_is_refused;
-    lock_errno = EIO;
-    idem_io = &calls;
-    store_relaxed(&failures, 0);
+    refuse_the_lock(EIO);
     options.flags = 0;
     attach();
     push_one("k");
@@ -411,11 +417,7 @@ static void a_flusher_that_another_one_leads_is_not_hurried(void **state)
     support_remove(wal);
     options.log_wait_ms = 600000;
     options.flags = IDEM_OPEN_CREATE;
-    calls = idem_io_system;
-    calls.lock = lock_that_is_refused;
-    lock_errno = EAGAIN; /* somebody else has it */
-    idem_io = &calls;
-    store_relaxed(&failures, 0);
+    refuse_the_lock(EAGAIN);
     attach();
     int64_t pause_us[REFUSED];
     hurry(pause_us);
@@ -437,10 +439,7 @@ static void a_flusher_that_can_not_succeed_gives_each_leader_its_time(void **sta
     idem_close(s);
     options.flags = 0;
     options.durability_claim = options.durability_complete = 0;
-    calls = idem_io_system;
-    calls.lock = lock_that_is_refused;
-    lock_errno = EAGAIN; /* somebody else has it */
-    idem_io = &calls;
+    refuse_the_lock(EAGAIN);
     int64_t from_us = idem_clock_fine_us(), took_ms = 0;
     attach();
     wlog->wait_ms = 100;

@@ -308,11 +308,11 @@ bool cli_absolute(const char *path, char out[PATH_MAX])
 }
 
 /* Another process may be doing the same, or have done it. Outcomes and errors: as idem_recover(). */
-static int bring_back(const struct cli_common *common)
+static int bring_back(const char *store, const char *wal_dir)
 {
     idem_recovery recovery = IDEM_RECOVERY_INIT;
-    recovery.dir = common->store;
-    recovery.wal_dir = common->wal;
+    recovery.dir = store;
+    recovery.wal_dir = wal_dir;
     int result = idem_recover(&recovery);
     return result == IDEM_E_EXISTS ? IDEM_OK : result;
 }
@@ -321,18 +321,17 @@ int cli_open(const struct cli_common *common, bool create, idem_store **store)
 {
     idem_options options = IDEM_OPTIONS_INIT;
     char wal_dir[PATH_MAX];
-    struct cli_common logged = *common;
     if (common->wal != NULL) {
         if (!cli_absolute(common->wal, wal_dir))
             return cli_usage_error("--wal \"%s\": empty or too long", common->wal);
-        options.wal_dir = logged.wal = wal_dir;
+        options.wal_dir = wal_dir;
     } else if (create) {
         options.flags = IDEM_OPEN_CREATE;
         options.keys = FIRST_USE_KEYS;
     }
     int result = idem_open(common->store, &options, store);
     if (result == IDEM_E_NO_STORE && common->wal != NULL) {
-        result = bring_back(&logged);
+        result = bring_back(common->store, wal_dir);
         if (result == IDEM_OK)
             result = idem_open(common->store, &options, store);
     }
